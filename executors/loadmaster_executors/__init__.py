@@ -1,0 +1,1 @@
+"""Where work runs: the executor protocol, the job runner, the run's journal."""

@@ -1,0 +1,1 @@
+"""Loadmaster: plan, stage, run and harvest survey data processing."""

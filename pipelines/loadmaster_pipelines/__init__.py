@@ -1,0 +1,1 @@
+"""What is done: tasks, their connections, pipeline files and the pipeline graph."""

@@ -1,0 +1,1 @@
+"""What exists: dimensions, data IDs, collections, datasets, provenance and the one transaction."""
