@@ -49,7 +49,9 @@ class DatasetRef:
 
     id: UUID
     type: str
-    data_id: tuple[int | str, ...]  # one value for each required dimension of the type, in the universe's order
+    data_id: tuple[
+        int | str, ...
+    ]  # one value for each required dimension of the type, in the universe's order
     run: str
     size_bytes: int  # measured once stored, predicted before; -1 where nobody measured it
     url: str = ""  # where it is, or will be

@@ -30,7 +30,9 @@ def format_ns(ns: int) -> str:
     days, rest = divmod(ns, 86_400_000_000_000)
     seconds, fraction = divmod(rest, 1_000_000_000)
     year, month, day = _civil(days)
-    text = f"{year:04d}-{month:02d}-{day:02d}T{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+    text = (
+        f"{year:04d}-{month:02d}-{day:02d}T{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+    )
     return text + (f".{fraction:09d}".rstrip("0") if fraction else "") + " TAI"
 
 

@@ -260,7 +260,10 @@ def _known_keys(body: Mapping[str, Any], known: set[str], where: str) -> None:
     for key in body:
         if key not in known:
             raise ConfigError(
-                what=f"unknown key {key!r}", where=where, why="it means nothing here", todo=did_you_mean(key, known)
+                what=f"unknown key {key!r}",
+                where=where,
+                why="it means nothing here",
+                todo=did_you_mean(key, known),
             )
 
 

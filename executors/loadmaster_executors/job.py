@@ -1,0 +1,156 @@
+"""The job runner: inputs in, quanta run, outputs out, the report last. It never sees a registry.
+
+Light: it starts on a compute node thousands of times, and imports nothing that a task does not ask for.
+"""
+
+import logging
+import os
+import resource
+import socket
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from loadmaster_registry.errors import StageError
+from loadmaster_staging.manifest import (
+    HARMLESS,
+    Manifest,
+    QuantumReport,
+    QuantumSpec,
+    Report,
+    StagedFile,
+    Status,
+    local_names,
+    outcome_of,
+    too_few_inputs,
+)
+from loadmaster_staging.stage import WrittenFile, clear_folder, send_log, stage_in, stage_out, write_report
+
+from .folder import JobFolder, log_paths
+from .quantum import Finished, run_quantum
+
+EXIT_NO_REPORT = 74  # of a job that ran, but could not bring its report out (EX_IOERR of sysexits.h)
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "POLARS_MAX_THREADS")
+
+
+def run_job(manifest: Manifest, root: Path) -> Report:
+    """Run a job in the new folder `root`, leave outputs and report at its staging URL, and clear the folder.
+
+    A job that fails says so in its report.
+
+    Raises
+    ------
+    StageError, OSError
+        If not even the report could be written; the folder stays.
+    """
+    started, clock = time.time(), time.monotonic()
+    log_paths(root).mkdir(parents=True)
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", force=True
+    )
+    quanta = _staged_out(_finished(manifest, root), manifest, root)
+    report = Report(
+        run=manifest.run,
+        job=manifest.job,
+        attempt=manifest.attempt,
+        token=manifest.token,
+        outcome=outcome_of(quanta),
+        quanta=quanta,
+        host=socket.gethostname(),
+        started=_iso(started),
+        ended=_iso(time.time()),
+        wall_s=round(time.monotonic() - clock, 6),
+        cpu_s=round(sum(os.times()[:4]), 6),
+        peak_memory_mib=_peak_memory_mib(),
+    )
+    write_report(report, manifest.staging_url)
+    clear_folder(root)
+    return report
+
+
+def thread_limits(cpus: int) -> dict[str, str]:
+    """Return the environment that keeps numeric libraries to `cpus` threads."""
+    return dict.fromkeys(_THREADS, str(cpus))
+
+
+def _finished(manifest: Manifest, root: Path) -> list[Finished]:
+    outputs = [file for spec in manifest.quanta for file in spec.outputs]
+    made_here = {file.dataset_id for file in outputs}
+    inputs = [f for spec in manifest.quanta for f in spec.inputs if f.dataset_id not in made_here]
+    try:
+        staged = stage_in(inputs, root / "in", manifest.transfer)
+    except StageError as error:
+        what, where, why, _ = error.args
+        return [_not_run(spec, "stage_in_failed", f"{what}: {why} ({where})") for spec in manifest.quanta]
+    (root / "out").mkdir()
+    names = local_names([file.path for file in outputs])
+    places = {file.dataset_id: root / "out" / name for file, name in zip(outputs, names, strict=True)}
+    return _run_quanta(manifest, JobFolder(root, staged, places))
+
+
+def _run_quanta(manifest: Manifest, folder: JobFolder) -> list[Finished]:
+    finished: list[Finished] = []
+    spoilt: dict[str, str] = {}  # outputs of quanta that failed: dataset id → why
+    for index, spec in enumerate(manifest.quanta):
+        blocked = next((spoilt[f.dataset_id] for f in spec.inputs if f.dataset_id in spoilt), "")
+        if blocked:
+            end = _not_run(spec, "blocked", blocked)
+        elif too_few := too_few_inputs(spec, folder.readable):
+            end = _not_run(spec, "no_work", f"no_work upstream: {too_few}")
+        else:
+            end = run_quantum(spec, index, folder)
+        if end.report.status not in HARMLESS:
+            why = f"{spec.task} {dict(spec.data_id)} of the same job ended as {end.report.status}"
+            spoilt.update((file.dataset_id, why) for file in spec.outputs)
+        finished.append(end)
+    return finished
+
+
+def _not_run(spec: QuantumSpec, status: Status, message: str) -> Finished:
+    return Finished(QuantumReport(id=spec.id, status=status, message=message))
+
+
+def _staged_out(finished: list[Finished], manifest: Manifest, root: Path) -> tuple[QuantumReport, ...]:
+    """Bring outputs and logs to the staging area and return the reports that name them there."""
+    reports = [end.report for end in finished]
+    failed = outcome_of([replace(r, outputs=_named(end)) for r, end in zip(reports, finished, strict=True)])
+    try:
+        if failed != "failed":
+            staged = stage_out([file for end in finished for file in end.written], manifest.staging_url)
+            by_id = {file.dataset_id: file for file in staged}
+            reports = [
+                replace(end.report, outputs=tuple(by_id[file.dataset_id] for file in end.written))
+                for end in finished
+            ]
+    except StageError as error:
+        reports = [_not_staged_out(report, error) for report in reports]
+    return tuple(_with_log(report, i, manifest, root) for i, report in enumerate(reports))
+
+
+def _named(end: Finished) -> tuple[StagedFile, ...]:
+    return tuple(StagedFile(file.dataset_id, file.path.name, -1, "") for file in end.written)
+
+
+def _not_staged_out(report: QuantumReport, error: StageError) -> QuantumReport:
+    if report.status not in ("succeeded", "missing_output"):
+        return report
+    what, _, why, _ = error.args
+    return replace(report, status="stage_out_failed", error="StageError", message=f"{what}: {why}")
+
+
+def _with_log(report: QuantumReport, index: int, manifest: Manifest, root: Path) -> QuantumReport:
+    path = log_paths(root) / f"{index}.txt"
+    if not path.exists():
+        return report
+    return replace(report, log=send_log(path, manifest.staging_url, f".log-{index}.txt"))
+
+
+def _peak_memory_mib() -> float:
+    kib = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return round(kib / 1024, 1)
+
+
+def _iso(unix_s: float) -> str:
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(unix_s))
+    return f"{whole}.{int(unix_s % 1 * 1000):03d}Z"

@@ -1,0 +1,78 @@
+"""Options that several commands share: the same word means the same everywhere."""
+
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def _bound(context: click.Context, parameter: click.Parameter, pairs: tuple[str, ...]) -> dict[str, object]:
+    """Turn NAME=VALUE pairs into values: what reads as JSON is that (7, [1, 2], "7"), all else is text."""
+    bound: dict[str, object] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name.isidentifier():
+            raise click.BadParameter(f"{pair!r} is not NAME=VALUE", context, parameter)
+        try:
+            bound[name] = json.loads(text)
+        except json.JSONDecodeError:
+            bound[name] = text
+    return bound
+
+
+repo_option = click.option(
+    "--repo",
+    default=".",
+    envvar="LOADMASTER_REPO",
+    metavar="REPO",
+    help="The repository: its folder or an alias.  [default: $LOADMASTER_REPO, or the current folder]",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
+where_option = click.option("--where", default="", metavar="EXPRESSION", help="Which data IDs: \"visit IN (1..9)\".")
+bind_option = click.option(
+    "--bind",
+    multiple=True,
+    callback=_bound,
+    metavar="NAME=VALUE",
+    help="A value for :NAME in --where: a number, a text or a JSON list.  [any number of times]",
+)
+limit_option = click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most so many rows.")
+jobs_option = click.option("-j", "--jobs", type=click.IntRange(min=1), metavar="N", help="How many jobs at once.")
+
+
+def collections_option(help_text: str, required: bool = False) -> Callable[[_Command], _Command]:
+    """Make the option that names input collections, in search order."""
+    return click.option(
+        "-i",
+        "--input",
+        "collections",
+        multiple=True,
+        required=required,
+        callback=_split,
+        metavar="COLLECTION",
+        help=f"{help_text}  [any number of times, or with commas; the first is searched first]",
+    )
+
+
+def _split(context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for text in texts for name in text.split(",") if name)
+
+
+def config_options(command: _Command) -> _Command:
+    """Add the options that say how a pipeline file is read."""
+    for option in (
+        click.option("--trusted", is_flag=True, help="Let Python code in the pipeline's files configure tasks."),
+        click.option("--select", metavar="SET", help="Only these tasks: 'a|b', '<=coadd', '~plots', …"),
+        click.option(
+            "-c",
+            "--config",
+            multiple=True,
+            metavar="LABEL:KEY=VALUE",
+            help="Set a task's configuration; parameters:NAME=VALUE a parameter.  [any number of times]",
+        ),
+    ):
+        command = option(command)
+    return command

@@ -1,0 +1,102 @@
+"""What a running task holds: its inputs to read, its outputs to write; light, the job runner imports it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+from loadmaster_registry.errors import PipelineError, did_you_mean
+
+
+class NoWork(Exception):  # noqa: N818 (no error: the quantum is done, and there was nothing to do)
+    """A task raises this when its inputs leave nothing to do; the reason goes into the report."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class NoSuchConnection(PipelineError, AttributeError):
+    """A task asked for a connection that it does not declare."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputHandle:
+    """One dataset in the job's own folder, to be read only."""
+
+    dataset_type: str
+    data_id: Mapping[str, int | str]  # required dimensions, then implied ones
+    id: UUID
+    path: Path
+    storage_class: str  # as the task declared it
+    component: str | None = None
+
+    def get(self) -> Any:
+        """Read the dataset (or the declared component of it) as its storage class says."""
+        from .storage import read  # here: a command-line task never reads through Python, and pays nothing
+
+        return read(self.storage_class, self.path, component=self.component)
+
+
+@dataclass(frozen=True, slots=True)
+class OutputHandle:
+    """One dataset that the task is to write, at `path`, exactly once."""
+
+    dataset_type: str
+    data_id: Mapping[str, int | str]
+    id: UUID
+    path: Path
+    storage_class: str
+
+    def put(self, obj: Any) -> None:
+        """Write `obj` as the storage class says.
+
+        Raises
+        ------
+        StageError
+            If something stands at the path already, or `obj` is not what the storage class holds.
+        """
+        from .storage import write  # here: see `InputHandle.get`
+
+        write(obj, self.storage_class, self.path)
+
+
+H = TypeVar("H", InputHandle, OutputHandle)
+
+
+class _Handles(Generic[H]):
+    """Handles by connection name: one, a list (`multiple`), or None (optional, and absent)."""
+
+    def __init__(
+        self, quantum: Mapping[str, int | str], handles: Mapping[str, H | Sequence[H] | None]
+    ) -> None:
+        self.quantum = dict(quantum)
+        self._handles = dict(handles)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # asked by copy, pickle and friends before there is anything
+            raise AttributeError(name)
+        try:
+            return self._handles[name]
+        except KeyError:
+            raise NoSuchConnection(
+                what=f"there is no connection {name!r} here",
+                where=f"quantum {self.quantum}",
+                why="the task does not declare it in this direction",
+                todo=did_you_mean(name, self._handles),
+            ) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._handles)
+
+    def __getitem__(self, name: str) -> Any:
+        return getattr(self, name)
+
+
+class Inputs(_Handles[InputHandle]):
+    """The inputs of one quantum: ``inputs.NAME`` by connection name, ``inputs.quantum`` the data ID."""
+
+
+class Outputs(_Handles[OutputHandle]):
+    """The outputs of one quantum: ``outputs.NAME`` by connection name, ``outputs.quantum`` the data ID."""

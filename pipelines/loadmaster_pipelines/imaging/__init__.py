@@ -1,0 +1,1 @@
+"""Image processing as pure functions: arrays, images and tables in, the same out; no files, no tasks."""

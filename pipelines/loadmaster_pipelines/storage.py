@@ -1,0 +1,156 @@
+"""Storage classes: which file a dataset is, and how Python reads and writes it.
+
+How each kind of file is read and written is in `formats`.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+
+from loadmaster_registry.errors import ConfigError, StageError, did_you_mean
+
+from .formats import FORMATS, Format, PythonType
+
+_PACKAGED = Path(__file__).with_name("storage.yaml")
+
+
+@dataclass(frozen=True, slots=True)
+class StorageClass:
+    """A name, the type in Python, and the extension (with its dot) of the file."""
+
+    name: str
+    type: PythonType
+    extension: str
+
+
+def storage_class(name: str) -> StorageClass:
+    """Return the storage class `name`.
+
+    Raises
+    ------
+    ConfigError
+        If there is none, with what was perhaps meant.
+    """
+    known = storage_classes()
+    if name not in known:
+        raise ConfigError(
+            what=f"there is no storage class {name!r}",
+            where=_PACKAGED.name,
+            why="the name is not listed there",
+            todo=did_you_mean(name, known) + " A file of another kind is a 'File'",
+        )
+    return known[name]
+
+
+def extension_of(name: str) -> str:
+    """Return the extension, with its dot, of files of this storage class."""
+    return storage_class(name).extension
+
+
+def is_convertible(stored: str, wanted: str) -> bool:
+    """Whether a task that declares `wanted` can be given a file written as `stored`.
+
+    Where other software reads the file (type bytes), only that software knows, and the answer is yes.
+    """
+    written, asked = storage_class(stored), storage_class(wanted)
+    if written.type == asked.type or "bytes" in (written.type, asked.type):
+        return True
+    return (asked.type, written.extension) in FORMATS
+
+
+def read(name: str, path: Path, *, component: str | None = None) -> Any:
+    """Read the file at `path` as storage class `name`.
+
+    Parameters
+    ----------
+    component : str, optional
+        Return this part only: an attribute of the object (``wcs``, ``mask``), or an entry of a mapping.
+
+    Raises
+    ------
+    StageError
+        If the file cannot be read as that.
+    """
+    wanted = storage_class(name)
+    if component is not None:
+        return _component(_read_file(_type_of_file(path), path), component, path)
+    return _read_file(wanted.type, path)
+
+
+def write(obj: Any, name: str, path: Path) -> None:
+    """Write `obj` to a new file at `path` as storage class `name`; what stands there already stays.
+
+    Raises
+    ------
+    StageError
+        If `path` is taken, or `obj` is not what the storage class holds. Nothing is left behind then.
+    """
+    wanted = storage_class(name)
+    writer = _format(wanted.type, path, name).write
+    try:
+        stream = open(path, "xb")
+    except FileExistsError:
+        raise StageError(
+            what=f"{path.name} is there already",
+            where=str(path),
+            why="nothing that was written is ever overwritten",
+            todo="put each output once",
+        ) from None
+    try:
+        with stream:
+            writer(obj, stream)
+    except BaseException:
+        os.unlink(path)
+        raise
+
+
+@lru_cache(maxsize=1)
+def storage_classes() -> Mapping[str, StorageClass]:
+    """Return all storage classes by name."""
+    with open(_PACKAGED) as stream:
+        document = yaml.load(stream, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return {name: StorageClass(name, *body) for name, body in document["storage_classes"].items()}
+
+
+def _format(type_: PythonType, path: Path, name: str) -> Format:
+    found = FORMATS.get((type_, path.suffix)) or FORMATS.get((type_, "*"))
+    if found is None:
+        endings = sorted(extension for kind, extension in FORMATS if kind == type_)
+        raise StageError(
+            what=f"{path.name} cannot be a {name}",
+            where=str(path),
+            why=f"as {type_} we read and write {', '.join(endings)}",
+            todo="declare the storage class with which the file was written",
+        )
+    return found
+
+
+def _read_file(type_: PythonType, path: Path) -> Any:
+    return _format(type_, path, type_).read(path)
+
+
+def _type_of_file(path: Path) -> PythonType:
+    """Return the richest type that a file with this extension has (types are listed richest first)."""
+    for type_ in get_args(PythonType):
+        if (type_, path.suffix) in FORMATS:
+            return type_  # type: ignore[no-any-return]
+    return "bytes"
+
+
+def _component(whole: Any, component: str, path: Path) -> Any:
+    if isinstance(whole, Mapping) and component in whole:
+        return whole[component]
+    if not component.startswith("_") and hasattr(whole, component):
+        return getattr(whole, component)
+    parts = whole if isinstance(whole, Mapping) else [n for n in dir(whole) if not n.startswith("_")]
+    raise StageError(
+        what=f"there is no component {component!r}",
+        where=str(path),
+        why=f"the file was read as {type(whole).__name__}",
+        todo=did_you_mean(component, map(str, parts)),
+    )

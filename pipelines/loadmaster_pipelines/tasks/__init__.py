@@ -1,0 +1,1 @@
+"""Shipped tasks: imaging from raw frames to catalogues. What they compute with is in `imaging`."""

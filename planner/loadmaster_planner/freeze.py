@@ -1,0 +1,259 @@
+"""Bring the parts of a graph and its prerequisites onto common axes, in their final order, with only what is used."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+from loadmaster_registry.joins import CODE, Axes
+from loadmaster_registry.store import Registry
+from numpy.typing import NDArray
+
+from .graph import Datasets, Edges, Part, Quanta, positions
+from .prerequisites import Prerequisites
+
+_Found = Mapping[tuple[str, str], Prerequisites]  # by task label and connection
+
+
+@dataclass(frozen=True)
+class QuantumGraph:
+    """The whole graph over one set of axes; the codes of quanta and datasets cover implied dimensions too."""
+
+    axes: Axes
+    quanta: Mapping[str, Quanta]  # by label
+    datasets: Mapping[str, Datasets]  # by name
+
+
+def freeze_graph(registry: Registry, parts: Sequence[Part], prerequisites: _Found) -> QuantumGraph:
+    """Merge `parts` and the prerequisites of their quanta.
+
+    Datasets that no quantum uses or makes are left out, and so are axis values that nothing refers to: the same
+    request gives the same graph whatever else the registry holds.
+    """
+    stored = _stored(parts, prerequisites)
+    axes = _common_axes(registry, parts, stored, {found.dataset_type for found in prerequisites.values()})
+    datasets = {name: _stored_table(registry, name, frame, axes) for name, frame in stored.items()}
+    quanta = {}
+    for part in parts:
+        moved = {
+            name: _recoded(t.codes, t.count, t.dimensions, part.axes, axes)
+            for name, t in part.datasets.items()
+        }
+        for name, table in part.datasets.items():
+            if name not in datasets:
+                datasets[name] = replace(table, codes=moved[name])
+        new_rows = {name: _new_rows(part.datasets[name], datasets[name]) for name in part.datasets}
+        for label, own in part.quanta.items():
+            quanta[label] = _merged(own, part, axes, new_rows, datasets, prerequisites)
+    return _only_used(_with_implied(registry, QuantumGraph(axes, quanta, datasets)))
+
+
+def _stored(parts: Sequence[Part], prerequisites: _Found) -> dict[str, pl.DataFrame]:
+    """Return, by type, the datasets in the registry that may be used: data ID and `dataset`, sorted."""
+    frames: dict[str, list[pl.DataFrame]] = {}
+    for part in parts:
+        for name, table in part.datasets.items():
+            if (table.existing >= 0).any():
+                frames.setdefault(name, []).append(_values(part.axes, table))
+    for found in prerequisites.values():
+        if found.edges.height:
+            frames.setdefault(found.dataset_type, []).append(found.edges.drop("quantum"))
+    stored = {}
+    for name, pieces in frames.items():
+        whole = pl.concat(pieces).unique(subset=["dataset"])
+        stored[name] = whole.sort(*(c for c in whole.columns if c != "dataset"), "dataset")
+    return stored
+
+
+def _values(axes: Axes, table: Datasets) -> pl.DataFrame:
+    known = table.existing >= 0
+    codes = pl.DataFrame([*table.codes.get_columns(), pl.Series("dataset", table.existing)]).filter(
+        pl.Series(known)
+    )
+    return pl.DataFrame([*axes.decode(codes, table.dimensions).get_columns(), codes["dataset"]])
+
+
+def _common_axes(
+    registry: Registry, parts: Sequence[Part], stored: Mapping[str, pl.DataFrame], prerequisites: set[str]
+) -> Axes:
+    """Return axes that hold every value of every part and stored dataset, and whatever these imply."""
+    values: dict[str, list[pl.Series]] = {}
+    for part in parts:
+        for dimension, axis in part.axes.values.items():
+            values.setdefault(dimension, []).append(axis)
+    for name, frame in stored.items():
+        for dimension in frame.columns[:-1]:
+            values.setdefault(dimension, []).append(frame[dimension])
+        for dimension in registry.universe.group(frame.columns[:-1]).implied if name in prerequisites else ():
+            values.setdefault(dimension, []).append(registry.records(dimension)[dimension])
+    return Axes({d: pl.concat(pieces).unique().sort() for d, pieces in values.items()})
+
+
+def _stored_table(registry: Registry, name: str, frame: pl.DataFrame, axes: Axes) -> Datasets:
+    dimensions = tuple(frame.columns[:-1])
+    coded = axes.encode(frame)
+    return Datasets(
+        name, dimensions, coded.select(axes.varying(dimensions)), frame.height, coded["dataset"].to_numpy()
+    )
+
+
+def _recoded(
+    codes: pl.DataFrame, count: int, dimensions: Iterable[str], old: Axes, new: Axes
+) -> pl.DataFrame:
+    """Move codes from one set of axes to another that holds all their values."""
+    columns = []
+    for d in new.varying(dimensions):
+        place = np.searchsorted(new.values[d].to_numpy(), old.values[d].to_numpy()).astype(np.uint32)
+        moved = (
+            place[codes[d].to_numpy()]
+            if d in codes.columns
+            else np.full(count, place[0] if place.size else 0)
+        )
+        columns.append(pl.Series(d, moved, dtype=CODE))
+    return pl.DataFrame(columns)
+
+
+def _new_rows(old: Datasets, new: Datasets) -> NDArray[np.int64]:
+    """Return for each dataset of a part its row in the merged table; −1 where it is in none."""
+    if not (old.existing >= 0).any():
+        return np.arange(old.count)
+    return _rows_of(old.existing, new)
+
+
+def _rows_of(existing: NDArray[np.int64], table: Datasets) -> NDArray[np.int64]:
+    """Return the row of each registry id in a table of stored datasets; −1 for an id of −1."""
+    order = np.argsort(table.existing)
+    place = order[np.searchsorted(table.existing, existing, sorter=order).clip(max=max(table.count - 1, 0))]
+    return np.where(existing >= 0, place, -1)
+
+
+def _merged(
+    table: Quanta,
+    part: Part,
+    axes: Axes,
+    new_rows: Mapping[str, NDArray[np.int64]],
+    datasets: Mapping[str, Datasets],
+    prerequisites: _Found,
+) -> Quanta:
+    """Return a task's quanta on common axes, its edges moved to merged tables, its prerequisites among its inputs."""
+
+    def moved(connection: str, edges: Edges) -> Edges:
+        return Edges(edges.quantum, new_rows[table.types[connection]][edges.dataset].astype(np.uint32))
+
+    inputs = {c: moved(c, edges) for c, edges in table.inputs.items()}
+    types = dict(table.types)
+    for (label, connection), found in prerequisites.items():
+        if label == table.label:
+            types[connection] = found.dataset_type
+            inputs[connection] = _prerequisite_edges(found, datasets)
+    return replace(
+        table,
+        codes=_recoded(table.codes, table.count, table.dimensions, part.axes, axes),
+        types=types,
+        inputs=inputs,
+        outputs={c: moved(c, edges) for c, edges in table.outputs.items()},
+    )
+
+
+def _prerequisite_edges(found: Prerequisites, datasets: Mapping[str, Datasets]) -> Edges:
+    if not found.edges.height:
+        return Edges(np.zeros(0, np.uint32), np.zeros(0, np.uint32))
+    rows = _rows_of(found.edges["dataset"].to_numpy(), datasets[found.dataset_type]).astype(np.uint32)
+    order = np.lexsort((rows, found.edges["quantum"].to_numpy()))
+    return Edges(found.edges["quantum"].to_numpy()[order], rows[order])
+
+
+def _with_implied(registry: Registry, graph: QuantumGraph) -> QuantumGraph:
+    """Add to every table the codes that its records imply."""
+    records: dict[str, pl.DataFrame] = {}
+
+    def completed(table: Quanta | Datasets) -> tuple[pl.DataFrame, tuple[str, ...]]:
+        group = registry.universe.group(table.dimensions)
+        codes, known = table.codes, set(table.dimensions)
+        for element in reversed([registry.universe[d] for d in registry.universe.ordered(group.names)]):
+            new = [d for d in element.implied if d not in known]
+            if new:
+                if element.name not in records:
+                    records[element.name] = _coded_records(registry, element.name, graph.axes)
+                codes = _looked_up(
+                    codes, table.count, records[element.name], element.required, new, graph.axes
+                )
+                known.update(new)
+        return codes, group.implied
+
+    quanta = {k: replace(q, codes=c, implied=i) for k, q in graph.quanta.items() for c, i in (completed(q),)}
+    datasets = {
+        k: replace(d, codes=c, implied=i) for k, d in graph.datasets.items() for c, i in (completed(d),)
+    }
+    return QuantumGraph(graph.axes, quanta, datasets)
+
+
+def _coded_records(registry: Registry, element: str, axes: Axes) -> pl.DataFrame:
+    columns = registry.universe[element].required + registry.universe[element].implied
+    coded = axes.encode(registry.records(element).select(columns))
+    return coded.sort(axes.varying(registry.universe[element].required) or columns[0])
+
+
+def _looked_up(
+    codes: pl.DataFrame,
+    count: int,
+    records: pl.DataFrame,
+    required: Sequence[str],
+    implied: Sequence[str],
+    axes: Axes,
+) -> pl.DataFrame:
+    keys = axes.varying(required)
+    place = positions(codes, records.select(keys), axes) if keys else np.zeros(count, dtype=np.int64)
+    new = [pl.Series(d, records[d].to_numpy()[place], dtype=CODE) for d in axes.varying(implied)]
+    return pl.DataFrame([*codes.get_columns(), *new])
+
+
+def _only_used(graph: QuantumGraph) -> QuantumGraph:
+    """Leave out datasets without an edge, then axis values that nothing refers to."""
+    used = {name: np.zeros(table.count, dtype=bool) for name, table in graph.datasets.items()}
+    for task in graph.quanta.values():
+        for connection, edges in (*task.inputs.items(), *task.outputs.items()):
+            used[task.types[connection]][edges.dataset] = True
+    rows = {name: np.cumsum(mask, dtype=np.int64) - 1 for name, mask in used.items()}
+
+    def moved(quanta: Quanta, edges: Mapping[str, Edges]) -> dict[str, Edges]:
+        return {
+            c: Edges(e.quantum, rows[quanta.types[c]][e.dataset].astype(np.uint32)) for c, e in edges.items()
+        }
+
+    datasets = {name: _rows_kept(t, used[name]) for name, t in graph.datasets.items() if used[name].any()}
+    quanta = {
+        q.label: replace(q, inputs=moved(q, q.inputs), outputs=moved(q, q.outputs))
+        for q in graph.quanta.values()
+    }
+    axes = _used_axes(graph.axes, [*quanta.values(), *datasets.values()])
+    return QuantumGraph(
+        axes,
+        {
+            k: replace(q, codes=_recoded(q.codes, q.count, q.names, graph.axes, axes))
+            for k, q in quanta.items()
+        },
+        {
+            k: replace(d, codes=_recoded(d.codes, d.count, d.names, graph.axes, axes))
+            for k, d in datasets.items()
+        },
+    )
+
+
+def _rows_kept(table: Datasets, kept: NDArray[np.bool_]) -> Datasets:
+    if kept.all():
+        return table
+    codes = table.codes.filter(pl.Series(kept)) if table.codes.width else table.codes
+    return replace(table, codes=codes, count=int(kept.sum()), existing=table.existing[kept])
+
+
+def _used_axes(axes: Axes, tables: Sequence[Quanta | Datasets]) -> Axes:
+    """Return axes with only those values that some table uses."""
+    used = {d: np.zeros(axes.size(d), dtype=bool) for d in axes.values}
+    for table in tables:
+        for d in table.names if table.count else ():
+            if d in table.codes.columns:
+                used[d][table.codes[d].to_numpy()] = True
+            else:
+                used[d][0] = True
+    return Axes({d: axis.filter(pl.Series(used[d])) for d, axis in axes.values.items()})

@@ -1,0 +1,133 @@
+"""The quantum graph as columns: a table of quanta a task, of datasets a type, of edges a connection.
+
+Rows are referred to by their position. Nothing here is an object a quantum.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+from loadmaster_registry.joins import Axes
+from numpy.typing import NDArray
+
+Positions = NDArray[np.uint32]
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Which quanta use (or make) which datasets by one connection; sorted by quantum, then dataset."""
+
+    quantum: Positions  # shape (n_edges,)
+    dataset: Positions  # shape (n_edges,)
+
+    def __len__(self) -> int:
+        return len(self.quantum)
+
+    def where(self, kept: NDArray[np.bool_]) -> "Edges":
+        """Return the edges for which `kept`, shape (n_edges,), is true."""
+        return Edges(self.quantum[kept], self.dataset[kept])
+
+
+@dataclass(frozen=True)
+class Quanta:
+    """All quanta of one task, sorted by data ID, with their edges by connection."""
+
+    label: str
+    dimensions: tuple[str, ...]  # required ones, in the universe's order
+    codes: pl.DataFrame  # UInt32, a column for each of `dimensions` that varies
+    count: int
+    types: Mapping[str, str]  # connection → dataset type
+    inputs: Mapping[str, Edges]
+    outputs: Mapping[str, Edges]
+    implied: tuple[str, ...] = ()  # dimensions of `codes` that follow from the required ones
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Required, then implied dimensions."""
+        return self.dimensions + self.implied
+
+
+@dataclass(frozen=True)
+class Datasets:
+    """All datasets of one type that the graph touches, sorted by data ID."""
+
+    name: str
+    dimensions: tuple[str, ...]  # required ones, in the universe's order
+    codes: pl.DataFrame
+    count: int
+    existing: NDArray[np.int64]  # the registry's row id of each; −1 for those that quanta will make
+    implied: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Required, then implied dimensions."""
+        return self.dimensions + self.implied
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """Quanta that cannot run, and the input whose absence says so."""
+
+    task: str
+    connection: str
+    dataset_type: str
+    count: int
+    minimum: int
+    example: Mapping[str, int | str]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.count} quanta of {self.task}: fewer than {self.minimum} {self.dataset_type!r} "
+            f"({self.connection}), for instance {dict(self.example)}"
+        )
+
+
+@dataclass(frozen=True)
+class Part:
+    """The graph of tasks that regular inputs and outputs connect, over axes of its own."""
+
+    axes: Axes
+    quanta: Mapping[str, Quanta]
+    datasets: Mapping[str, Datasets]
+    dropped: Sequence[Dropped] = ()
+    missing: Mapping[str, int] = field(default_factory=dict)  # task → input edges without a dataset
+    why_empty: str = ""
+
+
+def positions(rows: pl.DataFrame, table: pl.DataFrame, axes: Axes) -> NDArray[np.int64]:
+    """Return for each row of codes where the table, sorted and distinct, has the same; −1 where it has not.
+
+    Parameters
+    ----------
+    rows : DataFrame, shape (n, …)
+        Holds at least the columns of `table`.
+    table : DataFrame, shape (m, k)
+        With no column it stands for the one data ID that has no varying dimension.
+    """
+    columns = table.columns
+    if not columns:
+        return np.zeros(rows.height, dtype=np.int64)
+    key = axes.key(columns)
+    if key is None:
+        numbered = table.with_row_index("\x00row")
+        found = rows.select(columns).join(numbered, on=columns, how="left", maintain_order="left")
+        rows_found: NDArray[np.int64] = found["\x00row"].cast(pl.Int64).fill_null(-1).to_numpy()
+        return rows_found
+    known = table.select(key)[:, 0].to_numpy()
+    given = rows.select(key)[:, 0].to_numpy()
+    space = int(np.prod([axes.size(c) for c in columns], dtype=object))
+    if space <= 8 * (known.size + given.size) + 1024:
+        place = np.full(space, -1, dtype=np.int64)
+        place[known] = np.arange(known.size)
+        rows_found = place[given]
+        return rows_found
+    if not known.size:
+        return np.full(given.size, -1, dtype=np.int64)
+    near = np.searchsorted(known, given).clip(max=known.size - 1)
+    return np.where(known[near] == given, near, -1)
+
+
+def counts(edges: Edges, n_quanta: int) -> NDArray[np.int64]:
+    """Return how many edges each quantum has, shape (n_quanta,)."""
+    return np.bincount(edges.quantum, minlength=n_quanta)

@@ -1,0 +1,206 @@
+"""Plan: from a pipeline, a registry and a request to a finished plan. Reads the registry, writes nothing."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+import numpy as np
+import polars as pl
+from loadmaster_pipelines.pipeline import Pipeline
+from loadmaster_registry.errors import NotFound, PlanError
+from loadmaster_registry.store import Registry
+from numpy.typing import NDArray
+
+from .build import build_part
+from .freeze import QuantumGraph, freeze_graph
+from .graph import Datasets, Part, Quanta
+from .plan import ConnectionFacts, Plan, PlanHeader, TaskFacts, TaskSummary, TypeFacts, starts, tables_digest
+from .prerequisites import Prerequisites, find_prerequisites
+from .request import Request
+from .tables import MemoryTables
+
+_CLASHES_SHOWN = 50
+
+
+def make_plan(registry: Registry, pipeline: Pipeline, request: Request) -> Plan:
+    """Resolve `pipeline` against `registry`: which task runs on which data, with what, to make what.
+
+    Raises
+    ------
+    PlanError
+        If a dataset type is unknown or contradicts the registry, a prerequisite is missing or ambiguous, or an
+        output exists already (all clashes are listed).
+    QueryError
+        If the `where` of the request cannot be understood.
+    """
+    parts = [build_part(registry, pipeline.subset(labels), request) for labels in pipeline.components()]
+    found = _prerequisites(registry, pipeline, request, parts)
+    graph = freeze_graph(registry, parts, found)
+    _refuse_clashes(registry, graph, request)
+    return _finished(registry, pipeline, request, parts, graph)
+
+
+def _prerequisites(
+    registry: Registry, pipeline: Pipeline, request: Request, parts: list[Part]
+) -> dict[tuple[str, str], Prerequisites]:
+    return {
+        (label, c.name): find_prerequisites(
+            registry, pipeline.tasks[label], c, quanta, part.axes, request.inputs
+        )
+        for part in parts
+        for label, quanta in part.quanta.items()
+        for c in pipeline.tasks[label].prerequisites
+        if quanta.count
+    }
+
+
+def _made(graph: QuantumGraph) -> set[str]:
+    """Return the names of the dataset types that quanta make."""
+    return {q.types[c] for q in graph.quanta.values() for c, edges in q.outputs.items() if len(edges)}
+
+
+def _refuse_clashes(registry: Registry, graph: QuantumGraph, request: Request) -> None:
+    """Raise if an output that the plan would make exists already, listing all such."""
+    try:
+        registry.collection(request.output_run)
+    except NotFound:
+        return
+    clashes = []
+    for name in sorted(_made(graph)):
+        table = graph.datasets[name]
+        try:
+            existing = registry.datasets(name, [request.output_run])
+        except NotFound:
+            continue
+        codes = table.codes if table.codes.width else pl.DataFrame({"": np.zeros(table.count)})
+        keys = list(table.dimensions)
+        planned = graph.axes.decode(codes, keys)
+        both = planned.join(existing, on=keys, how="semi") if keys else existing
+        clashes += [f"{name} {row}" for row in both.select(keys).iter_rows(named=True)]
+    if clashes:
+        shown = "\n    ".join(clashes[:_CLASHES_SHOWN])
+        more = f"\n    … and {len(clashes) - _CLASHES_SHOWN} more" if len(clashes) > _CLASHES_SHOWN else ""
+        raise PlanError(
+            what=f"{len(clashes)} outputs exist already",
+            where=f"run {request.output_run}:\n    {shown}{more}",
+            why="nothing is ever overwritten",
+            todo="choose another output run (a new one is made when you give just an output collection)",
+        )
+
+
+def _finished(
+    registry: Registry, pipeline: Pipeline, request: Request, parts: list[Part], graph: QuantumGraph
+) -> Plan:
+    """Add ids, locations and the digest."""
+    order = [label for label in pipeline.tasks if label in graph.quanta]
+    frames = {f"axes/{d}": pl.DataFrame({"value": axis}) for d, axis in sorted(graph.axes.values.items())}
+    for label in order:
+        frames[f"quanta/{label}"] = _quanta_frame(graph.quanta[label])
+        for c, edges in (*graph.quanta[label].inputs.items(), *graph.quanta[label].outputs.items()):
+            frames[f"edges/{label}/{c}"] = pl.DataFrame({"dataset": edges.dataset})
+    for name in sorted(graph.datasets):
+        frames[f"datasets/{name}"] = _datasets_frame(registry, graph.datasets[name])
+    tasks = tuple(_task_facts(graph.quanta[label]) for label in order)
+    types = tuple(_type_facts(registry, pipeline, graph.datasets[name]) for name in sorted(graph.datasets))
+    facts = {
+        "pipeline": pipeline.to_json(),
+        "tasks": [asdict(t) for t in tasks],
+        "types": [asdict(t) for t in types],
+    }
+    header = PlanHeader(
+        digest=tables_digest(facts, frames),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        inputs=tuple(c.name for c in registry.flatten(request.inputs)),
+        output=request.output,
+        output_run=request.output_run,
+        where=request.where,
+        pipeline=pipeline.to_json(),
+        tasks=tasks,
+        types=types,
+        summary=tuple(_summary(graph, parts, frames, label) for label in order),
+        dropped=tuple(d for part in parts for d in part.dropped),
+        why_empty="\n".join(part.why_empty for part in parts if part.why_empty),
+        axes={d: len(axis) for d, axis in sorted(graph.axes.values.items())},
+    )
+    return Plan(header, MemoryTables(frames))
+
+
+def _quanta_frame(quanta: Quanta) -> pl.DataFrame:
+    edges = {**quanta.inputs, **quanta.outputs}
+    return pl.DataFrame(
+        [
+            *quanta.codes.get_columns(),
+            *_random_ids(quanta.count),
+            *(pl.Series(f"start:{c}", starts(e.quantum, quanta.count)) for c, e in edges.items()),
+        ]
+    )
+
+
+def _datasets_frame(registry: Registry, table: Datasets) -> pl.DataFrame:
+    hi, lo = _random_ids(table.count)
+    known = table.existing >= 0
+    if not known.any():
+        return pl.DataFrame([*table.codes.get_columns(), hi, lo])
+    wanted = pl.DataFrame({"dataset": table.existing})
+    files = wanted.join(registry.files(pl.Series("dataset", table.existing[known])), on="dataset", how="left")
+    ids = np.frombuffer(b"".join(files["id"].fill_null(b"\0" * 16).to_list()), dtype=">u8").reshape(-1, 2)
+    hi = pl.Series("id_hi", np.where(known, ids[:, 0].astype(np.uint64), hi.to_numpy()))
+    lo = pl.Series("id_lo", np.where(known, ids[:, 1].astype(np.uint64), lo.to_numpy()))
+    facts = files.select("run", "url", "size_bytes", "checksum")
+    return pl.DataFrame([*table.codes.get_columns(), hi, lo, *facts.get_columns()])
+
+
+def _random_ids(count: int) -> tuple[pl.Series, pl.Series]:
+    """Return the halves of `count` random UUIDs of version 4 (RFC 9562), made in bulk."""
+    bits: NDArray[np.uint64] = np.frombuffer(os.urandom(16 * count), dtype=np.uint64).reshape(count, 2)
+    hi = bits[:, 0] & np.uint64(0xFFFF_FFFF_FFFF_0FFF) | np.uint64(0x4000)
+    lo = bits[:, 1] & np.uint64(0x3FFF_FFFF_FFFF_FFFF) | np.uint64(0x8000_0000_0000_0000)
+    return pl.Series("id_hi", hi), pl.Series("id_lo", lo)
+
+
+def _task_facts(quanta: Quanta) -> TaskFacts:
+    sides = ((quanta.inputs, False), (quanta.outputs, True))
+    return TaskFacts(
+        quanta.label,
+        quanta.count,
+        quanta.dimensions,
+        quanta.implied,
+        tuple(
+            ConnectionFacts(c, quanta.types[c], made, len(e)) for side, made in sides for c, e in side.items()
+        ),
+    )
+
+
+def _type_facts(registry: Registry, pipeline: Pipeline, table: Datasets) -> TypeFacts:
+    existing = int((table.existing >= 0).sum())
+    used = pipeline.dataset_types()[table.name]
+    storage_class = used.storage_class if used.producer else registry.dataset_type(table.name).storage_class
+    return TypeFacts(
+        table.name, table.count, existing, table.dimensions, table.implied, storage_class, used.calibration
+    )
+
+
+def _summary(
+    graph: QuantumGraph, parts: list[Part], frames: Mapping[str, pl.DataFrame], label: str
+) -> TaskSummary:
+    quanta = graph.quanta[label]
+    found, size = 0, 0
+    for name in sorted({quanta.types[c] for c in quanta.inputs}):
+        used = np.zeros(graph.datasets[name].count if name in graph.datasets else 0, dtype=bool)
+        for c, edges in quanta.inputs.items():
+            if quanta.types[c] == name:
+                used[edges.dataset] = True
+        if used.size and (here := used & (graph.datasets[name].existing >= 0)).any():
+            found += int(here.sum())
+            size += int(frames[f"datasets/{name}"].filter(pl.Series(here))["size_bytes"].sum())
+    part = next(p for p in parts if label in p.quanta)
+    return TaskSummary(
+        label=label,
+        quanta=quanta.count,
+        inputs_found=found,
+        inputs_missing=part.missing.get(label, 0),
+        dropped=sum(d.count for d in part.dropped if d.task == label),
+        bytes_in=size,
+        outputs=sum(len(e) for e in quanta.outputs.values()),
+    )

@@ -1,0 +1,300 @@
+"""Natural joins of many relations by semi-join reduction, columnar and exact, without ever making the full join.
+
+The method is Yannakakis' [1]_: over a join tree, two sweeps of semi-joins leave in every relation just the rows
+that take part in some answer; any projection of the answer is then read off the few relations that hold its
+columns. Join graphs with cycles get a join tree after the relations of a cycle are joined (found by the reduction
+of Graham, Yu and Ozsoyoglu [2]_). Cost: linear in the rows of the relations and of the projections asked for.
+
+References
+----------
+.. [1] M. Yannakakis, Proc. VLDB (1981) 82
+.. [2] C. T. Yu and M. Z. Ozsoyoglu, Proc. IEEE COMPSAC (1979) 306
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from math import prod
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+_KEY = "\x00key"
+CODE = pl.UInt32
+
+
+@dataclass(frozen=True)
+class Axes:
+    """The values of each dimension that can take part, sorted; a code is a position among them.
+
+    Codes keep the order of the values, so that sorting by code sorts by value. A dimension with one value needs
+    no column anywhere.
+    """
+
+    values: Mapping[str, pl.Series]
+
+    def size(self, dimension: str) -> int:
+        """Return how many values `dimension` has."""
+        return len(self.values[dimension])
+
+    def varying(self, dimensions: Iterable[str]) -> tuple[str, ...]:
+        """Return those of `dimensions` that have not just one value."""
+        return tuple(d for d in dimensions if self.size(d) != 1)
+
+    def encode(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Replace the dimensions in `frame` by codes; rows with a value that is on no axis are left out."""
+        codes = {d: self._codes(d, frame[d]) for d in frame.columns if d in self.values}
+        known = np.ones(frame.height, dtype=bool)
+        for column in codes.values():
+            known &= column >= 0
+        coded = frame.with_columns(pl.Series(d, c.clip(min=0).astype(np.uint32)) for d, c in codes.items())
+        return coded if known.all() else coded.filter(pl.Series(known))
+
+    def relation(self, name: str, frame: pl.DataFrame) -> "Relation":
+        """Make a relation of a frame of values; columns that cannot vary say only whether there is any row."""
+        coded = self.encode(frame)
+        columns = self.varying(d for d in coded.columns if d in self.values)
+        return Relation(name, _distinct(coded.select(columns), self), possible=coded.height > 0)
+
+    def decode(self, frame: pl.DataFrame, dimensions: Sequence[str]) -> pl.DataFrame:
+        """Return the values of `dimensions` for each row of codes; those without a column have their one value."""
+        columns = []
+        for d in dimensions:
+            axis = self.values[d].rename(d)
+            columns.append(
+                axis.gather(frame[d]) if d in frame.columns else axis.new_from_index(0, frame.height)
+            )
+        return pl.DataFrame(columns)
+
+    def key(self, dimensions: Sequence[str]) -> pl.Expr | None:
+        """Return one integer for the codes of `dimensions`, ordered as they are; None if 64 bits do not hold it."""
+        if prod(self.size(d) for d in dimensions) >= 2**64:
+            return None
+        key = pl.lit(0, dtype=pl.UInt64)
+        for d in dimensions:
+            key = key * pl.lit(self.size(d), dtype=pl.UInt64) + pl.col(d).cast(pl.UInt64)
+        return key
+
+    def _codes(self, dimension: str, column: pl.Series) -> NDArray[np.int64]:
+        axis = self.values[dimension]
+        if not len(axis):
+            return np.full(len(column), -1)
+        if axis.dtype == pl.String:
+            coded = column.cast(pl.Enum(axis), strict=False).to_physical().cast(pl.Int64)
+            return coded.fill_null(-1).to_numpy()
+        known, given = axis.to_numpy(), column.to_numpy()
+        place = np.searchsorted(known, given).clip(max=known.size - 1)
+        return np.where(known[place] == given, place, -1)
+
+
+@dataclass(frozen=True)
+class Relation:
+    """Distinct combinations of codes that something admits: records, a link, an overlap, existing datasets, a filter."""
+
+    name: str  # in the user's words, for explanations
+    frame: pl.DataFrame  # UInt32 codes, a column a dimension
+    possible: bool = True  # false when it admits nothing at all (needed where it has no columns)
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """The dimensions that it constrains."""
+        return frozenset(self.frame.columns)
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """Relations of which every row takes part in some row of their natural join, on a join tree."""
+
+    axes: Axes
+    relations: tuple[Relation, ...]
+    parent: tuple[int, ...]  # −1 at a root; several roots have nothing in common
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the join has no row."""
+        return any(not r.possible or (r.frame.width > 0 and not r.frame.height) for r in self.relations)
+
+    def data_ids(self, dimensions: Sequence[str]) -> pl.DataFrame:
+        """Project the join on `dimensions`: distinct values, sorted by them in the order given."""
+        if self.is_empty or self.axes.varying(dimensions):
+            return self.axes.decode(self.rows(dimensions), dimensions)
+        return pl.DataFrame([self.axes.values[d].rename(d) for d in dimensions])
+
+    def rows(self, dimensions: Iterable[str]) -> pl.DataFrame:
+        """Project the join on `dimensions`: distinct codes of those that vary, sorted by them in the order given.
+
+        Where none of them varies the frame has no column, and the projection one row unless the join is empty.
+        """
+        wanted = self.axes.varying(dimensions)
+        if self.is_empty:
+            return pl.DataFrame(schema=dict.fromkeys(wanted, CODE))
+        if not wanted:
+            return pl.DataFrame()
+        parts = [self._rows_below(root, frozenset(wanted)) for root, p in enumerate(self.parent) if p < 0]
+        parts = [part for part in parts if part.width]
+        whole = parts[0]
+        for part in parts[1:]:
+            whole = whole.join(part, how="cross")
+        return _sorted_distinct(whole.select(wanted), self.axes)
+
+    def _rows_below(self, node: int, wanted: frozenset[str]) -> pl.DataFrame:
+        """Project the join of the subtree at `node` on `wanted` and the node's own link columns."""
+        own = self.relations[node]
+        links = {
+            child: self.relations[child].columns & own.columns
+            for child, p in enumerate(self.parent)
+            if p == node and (self._columns_below(child) & wanted) - own.columns  # others are reduced already
+        }
+        frame = _distinct(own.frame.select(sorted(own.columns & wanted.union(*links.values()))), self.axes)
+        for child, link in links.items():
+            below = self._rows_below(child, wanted | link)
+            below = below.select(sorted(link | (set(below.columns) - own.columns)))
+            frame = _join(frame, below, sorted(link), "inner", self.axes)
+        return _distinct(frame.select(sorted(wanted & set(frame.columns))), self.axes)
+
+    def _columns_below(self, node: int) -> frozenset[str]:
+        below = [self._columns_below(i) for i, p in enumerate(self.parent) if p == node]
+        return self.relations[node].columns.union(*below)
+
+
+def reduce_join(relations: Sequence[Relation], axes: Axes) -> Reduced:
+    """Reduce `relations` against each other until every row takes part in some row of their natural join."""
+    remaining = _absorb(list(relations), axes)
+    while (tree := _join_tree(remaining)) is None:
+        remaining = _absorb(_merge_in_cycle(remaining, axes), axes)
+    order, parent = tree
+    reduced = list(remaining)
+    for child in order:
+        if parent[child] >= 0:
+            reduced[parent[child]] = _semi(reduced[parent[child]], reduced[child], axes)
+    for child in reversed(order):
+        if parent[child] >= 0:
+            reduced[child] = _semi(reduced[child], reduced[parent[child]], axes)
+    return Reduced(axes, tuple(reduced), tuple(parent))
+
+
+def _absorb(relations: list[Relation], axes: Axes) -> list[Relation]:
+    """Use each relation whose columns another one has as a filter of that one, and drop it."""
+    kept: list[Relation] = []
+    for relation in sorted(relations, key=lambda r: -len(r.columns)):
+        host = next((i for i, k in enumerate(kept) if relation.columns <= k.columns), None)
+        if host is None:
+            kept.append(relation)
+        else:
+            kept[host] = _semi(kept[host], relation, axes)
+    return kept
+
+
+def _join_tree(relations: Sequence[Relation]) -> tuple[list[int], list[int]] | None:
+    """Return the order in which ears come off, and each one's parent; None if a cycle remains."""
+    alive = set(range(len(relations)))
+    order: list[int] = []
+    parent = [-1] * len(relations)
+    while len(alive) > 1:
+        ear = next(
+            ((i, j) for i in sorted(alive) for j in sorted(alive - {i}) if _is_ear(i, j, alive, relations)),
+            None,
+        )
+        if ear is None:
+            lonely = next((i for i in sorted(alive) if not _shared(i, alive, relations)), None)
+            if lonely is None:
+                return None
+            alive.remove(lonely)
+            order.append(lonely)
+            continue
+        child, parent[child] = ear
+        alive.remove(child)
+        order.append(child)
+    return order + sorted(alive), parent
+
+
+def _shared(i: int, alive: set[int], relations: Sequence[Relation]) -> frozenset[str]:
+    """Return the columns of relation i that others have too."""
+    others = frozenset[str]().union(*(relations[k].columns for k in alive if k != i))
+    return relations[i].columns & others
+
+
+def _is_ear(i: int, j: int, alive: set[int], relations: Sequence[Relation]) -> bool:
+    shared = _shared(i, alive, relations)
+    return bool(shared) and shared <= relations[j].columns
+
+
+def _merge_in_cycle(relations: Sequence[Relation], axes: Axes) -> list[Relation]:
+    """Join that pair of the cyclic core which gives the fewest rows."""
+    core = _cyclic_core(relations)
+    pairs = [(a, b) for a, b in combinations(core, 2) if relations[a].columns & relations[b].columns]
+    sizes = {pair: _join_size(relations[pair[0]], relations[pair[1]], axes) for pair in pairs}
+    a, b = min(pairs, key=lambda pair: (sizes[pair], pair))
+    on = sorted(relations[a].columns & relations[b].columns)
+    joined = Relation(
+        f"{relations[a].name} with {relations[b].name}",
+        _join(relations[a].frame, relations[b].frame, on, "inner", axes),
+    )
+    return [r for i, r in enumerate(relations) if i not in (a, b)] + [joined]
+
+
+def _cyclic_core(relations: Sequence[Relation]) -> list[int]:
+    alive = set(range(len(relations)))
+    while True:
+        off = {i for i in alive if not _shared(i, alive, relations)}
+        off |= {
+            next((i for i in sorted(alive) for j in alive - {i} if _is_ear(i, j, alive, relations)), -1)
+        } - {-1}
+        if not off:
+            return sorted(alive)
+        alive -= off
+
+
+def _join_size(a: Relation, b: Relation, axes: Axes) -> int:
+    on = sorted(a.columns & b.columns)
+    counts = [r.frame.group_by(on).len(name) for r, name in ((a, "n"), (b, "m"))]
+    both = _join(counts[0], counts[1], on, "inner", axes)
+    return int((both["n"].cast(pl.Int64) * both["m"].cast(pl.Int64)).sum())
+
+
+def _semi(a: Relation, b: Relation, axes: Axes) -> Relation:
+    on = sorted(a.columns & b.columns)
+    possible = a.possible and b.possible and (b.frame.width == 0 or b.frame.height > 0)
+    if not possible:
+        return replace(a, frame=a.frame.clear(), possible=False)
+    if not on:
+        return a
+    return replace(a, frame=_join(a.frame, b.frame, on, "semi", axes))
+
+
+def _join(a: pl.DataFrame, b: pl.DataFrame, on: Sequence[str], how: str, axes: Axes) -> pl.DataFrame:
+    if not on:
+        return a.join(b, how="cross")
+    key = axes.key(on)
+    if key is None or len(on) == 1:
+        return a.join(b, on=list(on), how=how)  # type: ignore[arg-type]
+    right = b.with_columns(key.alias(_KEY)).drop(on)
+    return a.with_columns(key.alias(_KEY)).join(right, on=_KEY, how=how).drop(_KEY)  # type: ignore[arg-type]
+
+
+def _distinct(frame: pl.DataFrame, axes: Axes) -> pl.DataFrame:
+    if not frame.width:
+        return frame
+    key = axes.key(frame.columns)
+    if key is None or frame.width == 1:
+        return frame.unique()
+    return frame.with_columns(key.alias(_KEY)).unique(subset=[_KEY]).drop(_KEY)
+
+
+def _sorted_distinct(frame: pl.DataFrame, axes: Axes) -> pl.DataFrame:
+    key = axes.key(frame.columns)
+    if key is None:
+        return frame.unique().sort(frame.columns)
+    keys = frame.select(key.alias(_KEY))[_KEY].unique().sort()
+    return _unpack(keys, frame.columns, axes)
+
+
+def _unpack(keys: pl.Series, columns: Sequence[str], axes: Axes) -> pl.DataFrame:
+    """Return the codes that `Axes.key` packed."""
+    unpacked: dict[str, pl.Series] = {}
+    for column in reversed(columns):
+        size = axes.size(column)
+        unpacked[column] = (keys % size).cast(CODE)
+        keys = keys // size
+    return pl.DataFrame([unpacked[c].rename(c) for c in columns])

@@ -1,0 +1,194 @@
+"""Questions to a registry that return tables: data IDs, datasets, one dataset."""
+
+from collections.abc import Mapping, Sequence
+
+import polars as pl
+
+from .errors import NotFound, QueryError, did_you_mean
+from .records import DataId
+from .relations import Constrained, Constraint, constrain
+from .store import Registry
+from .universe import DimensionGroup
+from .where import parse
+
+
+def query_data_ids(
+    registry: Registry,
+    dimensions: Sequence[str],
+    *,
+    where: str = "",
+    bind: Mapping[str, object] | None = None,
+    datasets: Sequence[str] = (),
+    collections: Sequence[str] = (),
+    order_by: Sequence[str] = (),
+    limit: int | None = None,
+) -> pl.DataFrame:
+    """Find the data IDs over `dimensions` that the records, `where` and existing `datasets` admit.
+
+    Parameters
+    ----------
+    datasets : sequence of str
+        Dataset types of which one must exist for each data ID, in `collections`.
+    order_by : sequence of str
+        Columns as in `where`; a leading ``-`` means descending. By the data IDs themselves by default.
+
+    Returns
+    -------
+    data_ids : polars.DataFrame
+        Required, then implied dimensions.
+
+    Raises
+    ------
+    QueryError
+        If `where` cannot be understood.
+    """
+    group = registry.universe.group(dimensions)
+    found = matching(registry, group, where, bind, existing(registry, datasets, collections))
+    frame = found.rows.data_ids(group.names)
+    return _ordered(registry, frame, group, order_by, limit)
+
+
+def query_datasets(
+    registry: Registry,
+    dataset_type: str,
+    collections: Sequence[str],
+    *,
+    where: str = "",
+    bind: Mapping[str, object] | None = None,
+    find_first: bool = True,
+) -> pl.DataFrame:
+    """Find the datasets of one type; with `find_first` the first one in search order for each data ID.
+
+    Returns
+    -------
+    datasets : polars.DataFrame
+        Required dimensions, then ``id`` (16 bytes), ``run``, ``url``, ``size_bytes``, ``checksum``.
+    """
+    group = registry.dataset_type(dataset_type).dimensions
+    found = registry.datasets(dataset_type, collections, find_first=find_first)
+    if where:
+        keys = list(group.required)
+        admitted = matching(registry, group, where, bind, [Constraint(dataset_type, found.select(keys))])
+        ids = admitted.rows.data_ids(keys)
+        found = found.join(ids, on=keys, how="semi") if keys else (found if ids.height else found.clear())
+    files = registry.files(found["dataset"])
+    return found.join(files, on="dataset", how="left").sort(*group.required, "rank").drop("dataset", "rank")
+
+
+def find_dataset(
+    registry: Registry, dataset_type: str, data_id: DataId, collections: Sequence[str]
+) -> pl.DataFrame:
+    """Find the one dataset of a type and data ID that comes first in `collections`: a frame of one row.
+
+    Dimensions that `data_id` leaves out may be implied by those it gives.
+
+    Raises
+    ------
+    NotFound
+        If there is none.
+    QueryError
+        If the data ID does not say which of several is meant, or names something unknown.
+    """
+    group = registry.dataset_type(dataset_type).dimensions
+    whole = _completed(registry, group, data_id)
+    keep = {d: [v] for d, v in whole.items() if d in group.required}
+    found = registry.datasets(dataset_type, collections, keep=keep)
+    if found.height > 1:
+        raise QueryError(
+            what=f"{found.height} datasets {dataset_type!r} match {dict(data_id)}",
+            where=", ".join(collections),
+            why=f"the data ID lacks {', '.join(d for d in group.required if d not in whole)}",
+            todo="give a value for each",
+        )
+    if not found.height:
+        raise NotFound(
+            what=f"there is no {dataset_type!r} with {dict(data_id)}",
+            where=", ".join(collections),
+            why="no collection of the search path holds it",
+            todo=f"see what there is: loadmaster query-datasets {dataset_type}",
+        )
+    return found.join(registry.files(found["dataset"]), on="dataset").drop("rank")
+
+
+def matching(
+    registry: Registry,
+    group: DimensionGroup,
+    where: str,
+    bind: Mapping[str, object] | None = None,
+    constraints: Sequence[Constraint] = (),
+) -> Constrained:
+    """Find what `where` and `constraints` admit over `group`."""
+    predicates = parse(where, universe=registry.universe, bind=bind, dimensions=group)
+    return constrain(registry, group, predicates, constraints)
+
+
+def existing(
+    registry: Registry, dataset_types: Sequence[str], collections: Sequence[str]
+) -> list[Constraint]:
+    """Return for each dataset type the data IDs for which `collections` hold one."""
+    constraints = []
+    for name in dataset_types:
+        required = registry.dataset_type(name).dimensions.required
+        found = registry.datasets(name, collections)
+        constraints.append(Constraint(f"existing {name} in {', '.join(collections)}", found.select(required)))
+    return constraints
+
+
+def _completed(registry: Registry, group: DimensionGroup, data_id: DataId) -> dict[str, int | str]:
+    """Check a data ID's names and add what its own records imply."""
+    for name in data_id:
+        if name not in registry.universe or not registry.universe[name].is_dimension:
+            raise QueryError(
+                what=f"there is no dimension {name!r}",
+                where=f"data ID {dict(data_id)}",
+                why="data IDs are made of dimensions",
+                todo=did_you_mean(name, registry.universe.dimensions),
+            )
+    whole = dict(data_id)
+    missing = [d for d in group.required if d not in whole]
+    for name in registry.universe.ordered(data_id):
+        element = registry.universe[name]
+        if set(missing) & set(element.implied) and set(element.required) <= set(whole):
+            record = registry.records(name, {d: [whole[d]] for d in element.required})
+            whole |= {d: record[d][0] for d in element.implied if record.height and d not in whole}
+    return whole
+
+
+def _ordered(
+    registry: Registry, frame: pl.DataFrame, group: DimensionGroup, order_by: Sequence[str], limit: int | None
+) -> pl.DataFrame:
+    order = []
+    for text in order_by:
+        name, descending = text.removeprefix("-"), text.startswith("-")
+        frame, column = _order_column(registry, frame, group, name)
+        order.append((column, descending))
+    if order:
+        by, descending_by = [c for c, _ in order], [d for _, d in order]
+        frame = frame.sort(by, descending=descending_by, nulls_last=True, maintain_order=True)
+    frame = frame.select(group.names)
+    return frame if limit is None else frame.head(limit)
+
+
+def _order_column(
+    registry: Registry, frame: pl.DataFrame, group: DimensionGroup, name: str
+) -> tuple[pl.DataFrame, str]:
+    """Attach the column `name` (``visit.exposure_time``, ``visit.timespan.begin``, ``visit``) for sorting."""
+    if name in frame.columns:
+        return frame, name
+    element, _, field = name.partition(".")
+    field = {"timespan.begin": "timespan_begin", "timespan.end": "timespan_end"}.get(field, field)
+    known = [*group.names, *(e.name for e in registry.universe.joins_of(group))]
+    records = registry.records(element) if element in known else pl.DataFrame()
+    if field not in records.columns:
+        columns = {
+            f"{e}.{c}" for e in known if e in registry.universe.elements for c in registry.records(e).columns
+        }
+        raise QueryError(
+            what=f"cannot order by {name!r}",
+            where="order_by",
+            why="no element of the query has this column",
+            todo=did_you_mean(name, columns),
+        )
+    keys = list(registry.universe[element].required)
+    alias = f"{element}.{field}"
+    return frame.join(records.select(*keys, pl.col(field).alias(alias)), on=keys, how="left"), alias

@@ -1,0 +1,215 @@
+"""What constrains the data IDs over a set of dimensions: records, links, overlaps on the sky, filters, datasets.
+
+This is the one place that knows how dimensions join; queries and the planner both read their rows off what
+`constrain` returns.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from .errors import QueryError
+from .joins import Axes, Reduced, Relation, reduce_join
+from .sky import overlapping_pairs
+from .store import Keep, Registry
+from .universe import DimensionGroup, Universe
+from .where import Predicate
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A set of data IDs, as values: anything that admits just these (existing datasets, a table of the user)."""
+
+    name: str
+    frame: pl.DataFrame  # one column a dimension
+
+
+@dataclass(frozen=True)
+class Constrained:
+    """The data IDs over `group` that everything admits, and what admitted how many."""
+
+    group: DimensionGroup
+    rows: Reduced
+    funnel: tuple[tuple[str, int], ...]  # (constraint, combinations that it admits by itself)
+
+    def why_empty(self) -> str:
+        """Say which constraint admits nothing, or that they only contradict each other."""
+        nothing = [name for name, n in self.funnel if not n]
+        if nothing:
+            return "; ".join(f"nothing matches {name}" for name in nothing)
+        found = ", ".join(f"{name} ({n})" for name, n in self.funnel)
+        return f"each constraint matches something, but no data ID matches all of them: {found}"
+
+
+def constrain(
+    registry: Registry,
+    group: DimensionGroup,
+    predicates: Sequence[Predicate] = (),
+    constraints: Sequence[Constraint] = (),
+) -> Constrained:
+    """Find the data IDs over `group` and what the predicates name.
+
+    Rows over a set of dimensions are all combinations of records that agree on shared keys, are related through
+    the link tables, and whose finest regions overlap where two families of regions take part.
+
+    Raises
+    ------
+    QueryError
+        If more than two families of regions would have to be joined.
+    """
+    universe = registry.universe
+    whole = universe.group({*group.names, *(d for p in predicates for d in p.dimensions)})
+    keep = kept_values(predicates)
+    own, spanning = _by_element(universe, whole, predicates)
+    frames = {
+        e: _filtered(registry.records(e, keep), own.get(e, ())) for e in _elements(universe, whole, own)
+    }
+    axes = _axes(universe, whole, frames, constraints)
+    relations = [
+        axes.relation(_describe(e, own.get(e, ())), frame.select(_keys(universe, e)))
+        for e, frame in frames.items()
+    ]
+    relations += [axes.relation(c.name, c.frame) for c in constraints]
+    relations += [_constant(p) for p in spanning if not p.columns]
+    reduced = reduce_join(relations, axes)
+    if (pair := _families_to_join(universe, whole)) is not None:
+        relations.append(_overlap(registry, keep, pair, reduced))
+        reduced = reduce_join([*reduced.relations, relations[-1]], axes)
+    for predicate in (p for p in spanning if p.columns):
+        relations.append(_spanning(registry, predicate, reduced))
+        reduced = reduce_join([*reduced.relations, relations[-1]], axes)
+    funnel = tuple((r.name, r.frame.height if r.frame.width else int(r.possible)) for r in relations)
+    return Constrained(whole, reduced, funnel)
+
+
+def kept_values(predicates: Iterable[Predicate]) -> Keep:
+    """Return for each dimension the only values that the predicates admit, where they say so directly."""
+    keep: dict[str, tuple[int | str, ...]] = {}
+    for predicate in predicates:
+        for dimension, values in predicate.equal.items():
+            before = keep.get(dimension)
+            keep[dimension] = values if before is None else tuple(v for v in before if v in set(values))
+    return keep
+
+
+def _by_element(
+    universe: Universe, group: DimensionGroup, predicates: Sequence[Predicate]
+) -> tuple[Mapping[str, Sequence[Predicate]], Sequence[Predicate]]:
+    """Give each predicate to the one element whose records hold all its columns; return those that span several."""
+    own: dict[str, list[Predicate]] = {}
+    spanning = []
+    for predicate in predicates:
+        home = _home(universe, group, predicate)
+        if home is None:
+            spanning.append(predicate)
+        else:
+            own.setdefault(home, []).append(predicate)
+    return own, spanning
+
+
+def _home(universe: Universe, group: DimensionGroup, predicate: Predicate) -> str | None:
+    named = {column.split(".")[0] for column in predicate.columns if "." in column}
+    plain = {column for column in predicate.columns if "." not in column}
+    if not predicate.columns or len(named) > 1:
+        return None
+    candidates = named or [d for d in group.names if not universe[d].is_skypix]
+    return next((e for e in candidates if plain <= set(_keys(universe, e))), None)
+
+
+def _elements(universe: Universe, group: DimensionGroup, own: Iterable[str]) -> tuple[str, ...]:
+    """Return the elements whose records constrain data IDs over `group`."""
+    names = {d for d in group.names if not universe[d].is_skypix}
+    return universe.ordered(names | {e.name for e in universe.joins_of(group)} | set(own))
+
+
+def _keys(universe: Universe, element: str) -> tuple[str, ...]:
+    return universe[element].required + universe[element].implied
+
+
+def _filtered(frame: pl.DataFrame, predicates: Iterable[Predicate]) -> pl.DataFrame:
+    for predicate in predicates:
+        frame = frame.filter(predicate.mask(_named(frame, predicate)).fill_null(False))
+    return frame
+
+
+def _named(frame: pl.DataFrame, predicate: Predicate) -> pl.DataFrame:
+    """Return the columns that `predicate` reads, by the names it uses."""
+    return frame.select(
+        pl.col(column.rsplit(".", 1)[-1]).alias(column) for column in sorted(predicate.columns)
+    )
+
+
+def _describe(element: str, predicates: Sequence[Predicate]) -> str:
+    told = " and ".join(f"`{p.text}`" for p in predicates)
+    return f"{element} where {told}" if told else f"{element} records"
+
+
+def _axes(
+    universe: Universe,
+    group: DimensionGroup,
+    frames: Mapping[str, pl.DataFrame],
+    constraints: Sequence[Constraint],
+) -> Axes:
+    values = {}
+    for dimension in group.names:
+        if dimension in frames:
+            column = frames[dimension][dimension]
+        else:  # sky pixels have no records: what exists says which take part
+            given = [c.frame[dimension] for c in constraints if dimension in c.frame.columns]
+            column = pl.concat(given) if given else pl.Series(dimension, [], dtype=pl.Int64)
+        values[dimension] = column.drop_nulls().unique().sort()
+    return Axes(values)
+
+
+def _constant(predicate: Predicate) -> Relation:
+    true = bool(predicate.mask(pl.DataFrame({"": [0]})).fill_null(False).all())
+    return Relation(f"`{predicate.text}`", pl.DataFrame(), possible=true)
+
+
+def _families_to_join(universe: Universe, group: DimensionGroup) -> tuple[str, str] | None:
+    """Return the finest members of the two families of regions that take part, if there are two."""
+    members = [*universe.finest(universe.spatial_families, group).values()]
+    members += [d for d in group.required if universe[d].is_skypix]
+    if len(members) < 2:
+        return None
+    if len(members) > 2 or any(universe[m].is_skypix for m in members):
+        raise QueryError(
+            what=f"no rule says how {', '.join(members)} overlap on the sky",
+            where=f"dimensions {group}",
+            why="observations and sky maps are joined by region; sky pixels only as prerequisite inputs",
+            todo="leave one of them out, or look its datasets up as a prerequisite",
+        )
+    return members[0], members[1]
+
+
+def _overlap(registry: Registry, keep: Keep, pair: tuple[str, str], reduced: Reduced) -> Relation:
+    """Relate what overlaps on the sky, among the regions that can still take part."""
+    sides = []
+    for element in pair:
+        keys = registry.universe[element].required
+        regions = (
+            registry.records(element, keep).select(*keys, "region").filter(pl.col("region").is_not_null())
+        )
+        sides.append(regions.join(reduced.data_ids(keys), on=list(keys), how="semi"))
+    a, b = overlapping_pairs(sides[0]["region"], sides[1]["region"])
+    pairs = pl.concat(
+        [sides[0].drop("region")[a], sides[1].drop("region")[b]],
+        how="horizontal",
+    )
+    return reduced.axes.relation(f"{pair[0]} regions overlapping {pair[1]} regions", pairs)
+
+
+def _spanning(registry: Registry, predicate: Predicate, reduced: Reduced) -> Relation:
+    """Make a relation of a predicate that reads several elements, from the rows that are still possible."""
+    universe = registry.universe
+    keys = universe.group(predicate.dimensions).names
+    frame = reduced.data_ids(keys)
+    for element in universe.ordered(predicate.elements):
+        fields = {c: c.rsplit(".", 1)[-1] for c in predicate.columns if c.startswith(f"{element}.")}
+        records = registry.records(element).select(
+            *universe[element].required, *(pl.col(field).alias(column) for column, field in fields.items())
+        )
+        frame = frame.join(records, on=list(universe[element].required), how="left")
+    kept = frame.filter(predicate.mask(frame.select(sorted(predicate.columns))).fill_null(False))
+    return reduced.axes.relation(f"`{predicate.text}`", kept.select(keys))

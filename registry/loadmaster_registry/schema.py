@@ -1,0 +1,250 @@
+"""The tables of a registry, made from its universe. Together with the modules that read and write them, all SQL.
+
+Fixed tables: `meta`, `collection`, `chain`, `dimension_group`, `dataset_type`, `dataset`, `file`, `quantum`,
+`quantum_input`. One `record_ELEMENT` for each stored element of the universe. Three for each group of dimensions
+that some dataset type has, numbered by `dimension_group.id`: `data_id_N` (membership in RUNs), `tag_N` and
+`calib_N`. Data IDs are typed columns everywhere, named like their dimension.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import sqlalchemy as sa
+
+from .errors import ConfigError
+from .universe import Column, ColumnType, DimensionGroup, Element, Universe
+
+SCHEMA_VERSION = 1  # what this code reads and writes; stored in `meta`
+
+_SQL_TYPES: dict[ColumnType, sa.types.TypeEngine[Any]] = {
+    "int": sa.BigInteger(),
+    "float": sa.Double(),
+    "str": sa.Text(),
+    "bool": sa.Boolean(),
+    "bytes": sa.LargeBinary(),
+}
+# Columns of the membership tables and of the frames read from them.
+_RESERVED = {"dataset", "dataset_type", "run", "collection", "begin", "end", "id", "quantum", "rank", "url"}
+# SQLite keeps a table sorted by its key only where the key's type is exactly INTEGER.
+_ROW_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
+@dataclass(frozen=True)
+class GroupTables:
+    """Where the datasets of one group of dimensions are members."""
+
+    group: DimensionGroup
+    data_id: sa.Table  # dataset, dataset_type, run, dimensions: one row a dataset
+    tag: sa.Table  # collection, dataset_type, dimensions, dataset
+    calib: sa.Table  # id, collection, dataset_type, dimensions, dataset, begin, end
+
+    def create(self, connection: sa.Connection) -> None:
+        """Create the three tables; no-op where they exist."""
+        self.data_id.metadata.create_all(connection)
+
+
+class Schema:
+    """All tables for one universe.
+
+    Raises
+    ------
+    ConfigError
+        If an element of the universe has two columns of one name, or a name that the tables need themselves.
+    """
+
+    def __init__(self, universe: Universe) -> None:
+        self.universe = universe
+        _check_names(universe)
+        self.metadata = sa.MetaData()
+        self._fixed_tables()
+        self.records: dict[str, sa.Table] = {}
+        for element in universe.elements.values():  # in order: each refers to earlier ones only
+            if element.has_table:
+                self.records[element.name] = self._record_table(element)
+        self.group_tables = lru_cache(maxsize=None)(self._group_tables)
+
+    def create(self, connection: sa.Connection) -> None:
+        """Create the fixed tables and those of the elements."""
+        self.metadata.create_all(connection)
+
+    def _fixed_tables(self) -> None:
+        blob, text, count = sa.LargeBinary(), sa.Text(), sa.BigInteger()
+        self.meta = sa.Table(
+            "meta", self.metadata,
+            sa.Column("key", text, primary_key=True),
+            sa.Column("value", text, nullable=False),
+        )  # fmt: skip
+        self.collection = sa.Table(
+            "collection", self.metadata,
+            sa.Column("id", _ROW_ID, primary_key=True),
+            sa.Column("name", text, nullable=False, unique=True),
+            sa.Column("type", text, nullable=False),
+            sa.Column("doc", text, nullable=False),
+        )  # fmt: skip
+        self.chain = sa.Table(
+            "chain", self.metadata,
+            sa.Column("parent", _ROW_ID, sa.ForeignKey("collection.id"), primary_key=True),
+            sa.Column("position", sa.Integer(), primary_key=True),
+            sa.Column("child", _ROW_ID, sa.ForeignKey("collection.id"), nullable=False, index=True),
+        )  # fmt: skip
+        self.dimension_group = sa.Table(
+            "dimension_group", self.metadata,
+            sa.Column("id", _ROW_ID, primary_key=True),
+            sa.Column("required", text, nullable=False, unique=True),  # names with commas, in the universe's order
+        )  # fmt: skip
+        self.dataset_type = sa.Table(
+            "dataset_type", self.metadata,
+            sa.Column("id", _ROW_ID, primary_key=True),
+            sa.Column("name", text, nullable=False, unique=True),
+            sa.Column("dimension_group", _ROW_ID, sa.ForeignKey("dimension_group.id"), nullable=False),
+            sa.Column("storage_class", text, nullable=False),
+            sa.Column("is_calibration", sa.Boolean(), nullable=False),
+        )  # fmt: skip
+        self.dataset = sa.Table(
+            "dataset", self.metadata,
+            sa.Column("id", _ROW_ID, primary_key=True),  # short, so that joins are cheap
+            sa.Column("uuid", blob, nullable=False, unique=True),
+            sa.Column("dataset_type", _ROW_ID, sa.ForeignKey("dataset_type.id"), nullable=False),
+            sa.Column("run", _ROW_ID, sa.ForeignKey("collection.id"), nullable=False),
+            sa.Column("quantum", blob),  # uuid of what made it; null where it came from outside
+        )  # fmt: skip
+        made = self.dataset.c.quantum.is_not(None)
+        sa.Index("dataset_of_quantum", self.dataset.c.quantum, sqlite_where=made, postgresql_where=made)
+        self.file = sa.Table(
+            "file", self.metadata,
+            sa.Column("dataset", _ROW_ID, sa.ForeignKey("dataset.id"), primary_key=True),
+            sa.Column("url", text, nullable=False),
+            sa.Column("size_bytes", count),
+            sa.Column("checksum", text),
+        )  # fmt: skip
+        self.quantum = sa.Table(
+            "quantum", self.metadata,
+            sa.Column("id", blob, primary_key=True),
+            sa.Column("attempt", sa.BigInteger(), primary_key=True, autoincrement=False),
+            sa.Column("run", _ROW_ID, sa.ForeignKey("collection.id"), nullable=False, index=True),
+            sa.Column("task", text, nullable=False),
+            sa.Column("data_id", text, nullable=False),  # JSON: only for people, no join is on it
+            sa.Column("status", text, nullable=False),
+            sa.Column("host", text),
+            sa.Column("started", text),
+            sa.Column("ended", text),
+            sa.Column("code_digest", text),
+            sa.Column("config_digest", text),
+        )  # fmt: skip
+        # An input is named by its uuid and needs no row in `dataset`: what never left a job has none.
+        self.quantum_input = sa.Table(
+            "quantum_input", self.metadata,
+            sa.Column("quantum", blob, primary_key=True),
+            sa.Column("dataset_id", blob, primary_key=True),
+            sa.Column("connection", text, primary_key=True),
+            sa.Index("quantum_of_input", "dataset_id"),
+        )  # fmt: skip
+
+    def _record_table(self, element: Element) -> sa.Table:
+        columns = record_columns(self.universe, element)
+        names = [c.name for c in columns]
+        if twice := sorted({n for n in names if names.count(n) > 1}):
+            raise ConfigError(
+                what=f"element {element.name!r} has two columns {twice[0]!r}",
+                where=f"universe {self.universe.namespace} version {self.universe.version}",
+                why="its keys, the dimensions it implies and its metadata share one table",
+                todo="give the metadata column another name",
+            )
+        others = [d for d in element.required if d != element.name]
+        return sa.Table(
+            f"record_{element.name}",
+            self.metadata,
+            *(_column(c, primary_key=c.name in element.required) for c in columns),
+            *(sa.UniqueConstraint(*others, c.name) for c in element.alternates),
+            *self._references([*others, *element.implied]),
+        )
+
+    def _group_tables(self, number: int, group: DimensionGroup) -> GroupTables:
+        """Return the tables numbered `number`; a name space of their own, as a number may be given up again."""
+        metadata = sa.MetaData()
+        dims = group.required
+
+        def table(name: str, *columns: sa.Column[Any], constraint: sa.schema.SchemaItem) -> sa.Table:
+            typed = (_column(key_column(self.universe, d)) for d in dims)
+            references = self._references(dims)
+            return sa.Table(f"{name}_{number}", metadata, *columns, *typed, constraint, *references)
+
+        def reference(name: str, target: sa.Table, **options: Any) -> sa.Column[Any]:
+            return sa.Column(name, _ROW_ID, sa.ForeignKey(target.c.id), nullable=False, **options)
+
+        def of_type() -> sa.Column[Any]:
+            return reference("dataset_type", self.dataset_type)
+
+        return GroupTables(
+            group,
+            data_id=table(
+                "data_id",
+                reference("dataset", self.dataset, primary_key=True),
+                of_type(),
+                reference("run", self.collection),
+                constraint=sa.UniqueConstraint("dataset_type", "run", *dims),
+            ),
+            tag=table(
+                "tag",
+                reference("collection", self.collection),
+                of_type(),
+                reference("dataset", self.dataset, index=True),
+                constraint=sa.UniqueConstraint("dataset_type", "collection", *dims),
+            ),
+            calib=table(
+                "calib",
+                sa.Column("id", _ROW_ID, primary_key=True),
+                reference("collection", self.collection),
+                of_type(),
+                reference("dataset", self.dataset, index=True),
+                sa.Column("begin", sa.BigInteger(), nullable=False),  # MIN_NS, MAX_NS where unbounded
+                sa.Column("end", sa.BigInteger(), nullable=False),
+                constraint=sa.Index(f"calib_{number}_of", "dataset_type", "collection", *dims),
+            ),
+        )
+
+    def _references(self, dimensions: Sequence[str]) -> list[sa.ForeignKeyConstraint]:
+        """Return foreign keys to the records of `dimensions`, without those that follow from another of them."""
+        needed = {d for name in dimensions for d in self.universe[name].required if d != name}
+        elements = [self.universe[name] for name in dimensions if name not in needed]
+        return [
+            sa.ForeignKeyConstraint(e.required, [self.records[e.name].c[d] for d in e.required])
+            for e in elements
+            if e.has_table
+        ]
+
+
+def record_columns(universe: Universe, element: Element) -> tuple[Column, ...]:
+    """Return the columns of an element's records, in order; keys are named like their dimension."""
+    keys = (key_column(universe, d) for d in (*element.required, *element.implied))
+    region = (Column("region", "bytes"),) if element.has_region else ()
+    times = (Column("timespan_begin", "int"), Column("timespan_end", "int")) if element.has_timespan else ()
+    return (*keys, *element.alternates, *element.metadata, *region, *times)
+
+
+def key_column(universe: Universe, dimension: str) -> Column:
+    """Return the column that holds a dimension's values wherever there are data IDs."""
+    key = universe.dimension(dimension).key
+    assert key is not None  # `dimension` has refused the others
+    return Column(dimension, key.type, nullable=False)
+
+
+def _check_names(universe: Universe) -> None:
+    if taken := sorted(_RESERVED & set(universe.dimensions)):
+        raise ConfigError(
+            what=f"no dimension can be named {taken[0]!r}",
+            where=f"universe {universe.namespace} version {universe.version}",
+            why="the registry's tables have a column of this name",
+            todo="give the dimension another name",
+        )
+
+
+def _column(column: Column, primary_key: bool = False) -> sa.Column[Any]:
+    return sa.Column(
+        column.name,
+        _SQL_TYPES[column.type],
+        primary_key=primary_key,
+        nullable=column.nullable and not primary_key,
+    )

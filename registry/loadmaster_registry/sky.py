@@ -1,0 +1,317 @@
+"""Which sky regions overlap: whole columns of encoded regions at once, exactly on the sphere.
+
+Regions are `lsst.sphgeom` regions in its binary form. Bounding circles in a k-d tree propose pairs;
+of two convex polygons an edge that separates them decides. Whatever is not a convex polygon, is very
+large, or touches within rounding is decided by `lsst.sphgeom` itself, so that both always agree.
+(Rubin's answers are sphgeom's too. It compares a box in longitude and latitude with a polygon by the
+polygon's own bounding box, which errs on the side of overlap.)
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from lsst.sphgeom import Circle, HealpixPixelization, HtmPixelization, Region
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from .errors import QueryError, RegistryError
+
+Regions = Sequence[bytes | None] | pl.Series
+Integers = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+_SLACK = 1e-9  # radians (0.2 mas) added to bounding circles, far above rounding
+_TIE = 1e-14  # triple products of unit vectors nearer to 0 than this are left to exact arithmetic
+_LARGE = np.radians(45.0)  # below this radius, polygons that are neighbours hold no antipodal points
+_BY_BOX = -1  # stands for the number of vertices of boxes, and of unions and intersections that may hold some
+_CHUNK = 1 << 18  # candidate pairs tested in one go
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Regions of like shape and size."""
+
+    rows: Integers  # where they stood in the caller's column
+    encoded: NDArray[np.object_]
+    centre: Floats  # of the bounding circle, (n, 3)
+    radius: Floats  # radians
+    vertices: Floats | None  # (n, k, 3), counter-clockwise; None where only sphgeom can tell
+    by_box: bool = False  # sphgeom compares these with others by bounding boxes
+
+
+def overlapping_pairs(a: Regions, b: Regions) -> tuple[Integers, Integers]:
+    """Find all pairs of regions that are not disjoint.
+
+    Two convex polygons on a hemisphere are disjoint if and only if an edge of one of them separates them:
+    then a plane separates their convex cones, and one such plane holds a face of either cone.
+
+    Parameters
+    ----------
+    a, b : sequence or Series of encoded regions
+        Null and empty regions overlap nothing.
+
+    Returns
+    -------
+    row_a, row_b : ndarray of int64
+        Positions in `a` and `b`, sorted by `row_a`, then `row_b`.
+
+    Raises
+    ------
+    RegistryError
+        If a value is not an encoded region.
+    """
+    others = list(_batches(b))
+    found = [_pairs(x, y) for x in _batches(a) for y in others]
+    row_a = np.concatenate([np.empty(0, np.int64), *(pair[0] for pair in found)])
+    row_b = np.concatenate([np.empty(0, np.int64), *(pair[1] for pair in found)])
+    order = np.lexsort((row_b, row_a))
+    return row_a[order], row_b[order]
+
+
+def region_mask(regions: pl.Series, region: Region | bytes) -> pl.Series:
+    """Return which of `regions` overlap `region`; null where a region is null."""
+    encoded = region if isinstance(region, bytes) else region.encode()
+    distinct = regions.unique()  # a joined frame repeats its regions
+    hit = np.zeros(len(distinct), dtype=bool)
+    hit[overlapping_pairs(distinct, [encoded])[0]] = True
+    known = regions.is_in(distinct.filter(pl.Series(hit)).implode())
+    return known.set(regions.is_null(), None).alias(regions.name)
+
+
+def paired_mask(a: pl.Series, b: pl.Series) -> pl.Series:
+    """Return, row by row, whether two regions overlap; null where one of them is null."""
+    i, first = _codes(a)
+    j, second = _codes(b)
+    asked, back = np.unique(i * len(second) + j, return_inverse=True)  # joined frames repeat their pairs
+    i, j = np.divmod(asked, max(len(second), 1))
+    hit = np.zeros(asked.size, dtype=bool)
+    others = list(_batches(second))
+    for x in _batches(first):
+        for y in others:
+            among = np.flatnonzero(np.isin(i, x.rows) & np.isin(j, y.rows))
+            at_x, at_y = np.searchsorted(x.rows, i[among]), np.searchsorted(y.rows, j[among])
+            hit[among] = _overlap(x, y, at_x, at_y)
+    return pl.Series(a.name, hit[back]).set(a.is_null() | b.is_null(), None)
+
+
+def pixel_regions(pixel: pl.Series, pixels: str) -> pl.Series:
+    """Return the regions of sky pixels of a system and level, as ``htm7``; null where the number is null."""
+    pixelization = pixelization_of(pixels)
+    encoded = [None if number is None else pixelization.pixel(number).encode() for number in pixel]
+    return pl.Series(pixel.name, encoded, dtype=pl.Binary)
+
+
+def envelope_pixels(regions: Regions, pixels: str) -> tuple[Integers, Integers]:
+    """Find the sky pixels that each region's envelope touches.
+
+    Parameters
+    ----------
+    regions : sequence or Series of encoded regions
+        Null regions touch none.
+    pixels : str
+        System and level, as ``htm7`` or ``healpix9``.
+
+    Returns
+    -------
+    row, pixel : ndarray of int64
+        Positions in `regions` and pixel numbers, sorted by both.
+    """
+    pixelization = pixelization_of(pixels)
+    rows: list[Integers] = []
+    found: list[Integers] = []
+    for row, encoded in enumerate(_listed(regions)):
+        if encoded is None:
+            continue
+        for begin, end in pixelization.envelope(decode(encoded)).ranges():
+            found.append(np.arange(begin, end, dtype=np.int64))
+            rows.append(np.full(end - begin, row, dtype=np.int64))
+    nothing = np.empty(0, np.int64)
+    return np.concatenate([nothing, *rows]), np.concatenate([nothing, *found])
+
+
+def pixelization_of(pixels: str) -> HtmPixelization | HealpixPixelization:
+    """Return the sky pixelization named by system and level, as ``htm7``."""
+    match = re.fullmatch(r"(htm|healpix)(\d{1,2})", pixels)
+    deepest = {"htm": 24, "healpix": 17}
+    if not match or int(match[2]) > deepest[match[1]]:
+        raise QueryError(
+            what=f"there is no sky pixelization {pixels!r}",
+            where="sky pixels of regions",
+            why="the name is not a system and its level",
+            todo="use htm0 … htm24 or healpix0 … healpix17",
+        )
+    level = int(match[2])
+    return HtmPixelization(level) if match[1] == "htm" else HealpixPixelization(level)
+
+
+def decode(encoded: bytes) -> Region:
+    """Return the region that `encoded` holds.
+
+    Raises
+    ------
+    RegistryError
+        If it holds none.
+    """
+    try:
+        return Region.decode(encoded)
+    except (RuntimeError, ValueError) as error:
+        raise _not_a_region(encoded, str(error)) from error
+
+
+def polygon_vertices(encoded: Sequence[bytes]) -> Floats:
+    """Return the vertices of convex polygons with equally many vertices.
+
+    Returns
+    -------
+    vertices : ndarray of float64, shape (n_polygons, n_vertices, 3)
+        Unit vectors, counter-clockwise seen from outside.
+    """
+    raw = np.frombuffer(b"".join(encoded), dtype=np.uint8).reshape(len(encoded), -1)
+    return np.ascontiguousarray(raw[:, 1:]).view("<f8").astype(np.float64).reshape(len(encoded), -1, 3)
+
+
+def _batches(regions: Regions) -> Iterator[_Batch]:
+    encoded = np.array(_listed(regions), dtype=np.object_)
+    known = np.array([value is not None for value in encoded], dtype=bool)
+    size = np.array([_polygon_size(value) for value in encoded], dtype=np.int64)
+    for vertices in np.unique(size[known]):
+        rows = np.flatnonzero(known & (size == vertices))
+        if vertices > 0:
+            yield from _by_size(_polygons(rows, encoded[rows]))
+        else:
+            circles = [decode(value).getBoundingCircle() for value in encoded[rows]]
+            yield from _by_size(_round(rows, encoded[rows], circles, by_box=vertices == _BY_BOX))
+
+
+def _listed(regions: Regions) -> list[bytes | None]:
+    return regions.to_list() if isinstance(regions, pl.Series) else list(regions)
+
+
+def _polygon_size(encoded: bytes | None) -> int:
+    """Return how many vertices a polygon has; for what is no polygon 0, or less where boxes are in it."""
+    if encoded is None or encoded[:1] != b"p":
+        return _BY_BOX if encoded and encoded[0] in b"bui" else 0
+    vertices, rest = divmod(len(encoded) - 1, 24)
+    if rest or vertices < 3:
+        raise _not_a_region(encoded, f"a polygon of {len(encoded)} bytes has no whole number of vertices")
+    return vertices
+
+
+def _polygons(rows: Integers, encoded: NDArray[np.object_]) -> _Batch:
+    vertices = polygon_vertices(encoded.tolist())
+    total = vertices.sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        centre = total / np.linalg.norm(total, axis=1, keepdims=True)
+        chord = np.linalg.norm(vertices - centre[:, None, :], axis=2).max(axis=1)
+        radius = 2 * np.arcsin(np.minimum(chord / 2, 1)) + _SLACK
+    radius[~np.isfinite(radius)] = np.pi  # not on a hemisphere, or not finite: for sphgeom to judge
+    return _Batch(rows, encoded, centre, radius, vertices)
+
+
+def _round(rows: Integers, encoded: NDArray[np.object_], circles: list[Circle], by_box: bool) -> _Batch:
+    full = np.array([not circle.isEmpty() for circle in circles], dtype=bool)
+    centre = np.array([list(circle.getCenter()) for circle in circles], dtype=np.float64).reshape(-1, 3)
+    radius = np.array([circle.getOpeningAngle().asRadians() + _SLACK for circle in circles], dtype=np.float64)
+    return _Batch(rows[full], encoded[full], centre[full], radius[full], None, by_box)
+
+
+def _by_size(batch: _Batch) -> Iterator[_Batch]:
+    """Split by powers of two of the radius, so that one large region does not widen everybody's search."""
+    power = np.where(batch.radius < _LARGE, np.ceil(np.log2(batch.radius)), 100)
+    for value in np.unique(power):
+        at = power == value
+        exact = batch.vertices[at] if batch.vertices is not None and value < 100 else None
+        centre = np.nan_to_num(batch.centre[at])
+        yield _Batch(batch.rows[at], batch.encoded[at], centre, batch.radius[at], exact, batch.by_box)
+
+
+def _codes(regions: pl.Series) -> tuple[Integers, pl.Series]:
+    """Return the distinct regions, and for each row which of them it has."""
+    distinct = regions.unique(maintain_order=True)
+    numbered = pl.DataFrame({"region": distinct, "code": np.arange(len(distinct), dtype=np.int64)})
+    rows = pl.DataFrame({"region": regions}).join(
+        numbered, on="region", how="left", nulls_equal=True, maintain_order="left"
+    )
+    return rows["code"].to_numpy(), distinct
+
+
+def _pairs(a: _Batch, b: _Batch) -> tuple[Integers, Integers]:
+    if a.by_box or b.by_box:
+        a, b = _around_boxes(a), _around_boxes(b)
+    i, j = _candidates(a, b)
+    hit = _overlap(a, b, i, j)
+    return a.rows[i[hit]], b.rows[j[hit]]
+
+
+def _overlap(a: _Batch, b: _Batch, i: Integers, j: Integers) -> NDArray[np.bool_]:
+    """Decide pair by pair."""
+    if a.vertices is None or b.vertices is None:
+        return _ask(a, b, i, j)
+    hit = np.zeros(i.size, dtype=bool)
+    for start in range(0, i.size, _CHUNK):
+        part = slice(start, start + _CHUNK)
+        hit[part] = _polygons_overlap(a, b, i[part], j[part])
+    return hit
+
+
+def _around_boxes(batch: _Batch) -> _Batch:
+    """Replace the bounding circles by those of the bounding boxes."""
+    circles = [decode(value).getBoundingBox().getBoundingCircle() for value in batch.encoded]
+    return _round(batch.rows, batch.encoded, circles, batch.by_box)
+
+
+def _candidates(a: _Batch, b: _Batch) -> tuple[Integers, Integers]:
+    """Return the pairs whose bounding circles meet."""
+    furthest = _chord(np.array([a.radius.max(initial=0) + b.radius.max(initial=0)]))[0]
+    near = cKDTree(a.centre).sparse_distance_matrix(
+        cKDTree(b.centre), float(np.nextafter(furthest, 3)), output_type="ndarray"
+    )
+    i, j = near["i"].astype(np.int64), near["j"].astype(np.int64)
+    meet = near["v"] <= _chord(a.radius[i] + b.radius[j])
+    return i[meet], j[meet]
+
+
+def _chord(angle: Floats) -> Floats:
+    return 2 * np.sin(np.minimum(angle, np.pi) / 2)
+
+
+def _polygons_overlap(a: _Batch, b: _Batch, i: Integers, j: Integers) -> NDArray[np.bool_]:
+    assert a.vertices is not None
+    assert b.vertices is not None
+    va, vb = a.vertices[i], b.vertices[j]
+    gap = np.minimum(_widest_gap(va, vb), _widest_gap(vb, va))
+    near = np.linalg.norm(a.centre[i] - b.centre[j], axis=1) <= _chord(a.radius[i] + b.radius[j])
+    hit = near & (gap > 0)
+    tied = np.flatnonzero(near & (np.abs(gap) <= _TIE))
+    hit[tied] = _ask(a, b, i[tied], j[tied])
+    return hit
+
+
+def _widest_gap(polygon: Floats, other: Floats) -> Floats:
+    """Return, for the edge that separates best, how far `other` reaches over it; below 0: not at all.
+
+    Not scaled by the edge's length: only the sign counts, and its rounding error is the same for all.
+    """
+    normals = np.cross(polygon, np.roll(polygon, -1, axis=1))
+    gap: Floats = np.einsum("pek,pvk->pev", normals, other).max(axis=2).min(axis=1)
+    return gap
+
+
+def _ask(a: _Batch, b: _Batch, i: Integers, j: Integers) -> NDArray[np.bool_]:
+    """Let sphgeom decide; what it cannot tell apart counts as overlapping."""
+    one = {int(k): decode(a.encoded[k]) for k in np.unique(i)}
+    two = {int(k): decode(b.encoded[k]) for k in np.unique(j)}
+    pairs = zip(i.tolist(), j.tolist(), strict=True)
+    return np.array([one[x].overlaps(two[y]) is not False for x, y in pairs], dtype=bool)
+
+
+def _not_a_region(encoded: bytes, why: str) -> RegistryError:
+    return RegistryError(
+        what="a value is not an encoded sky region",
+        where=f"bytes {encoded[:12].hex()}… ({len(encoded)} bytes)",
+        why=why,
+        todo="write regions with lsst.sphgeom's Region.encode()",
+    )

@@ -1,0 +1,599 @@
+"""The one way to write to a registry: all together or not at all, in bulk, and the same again changes nothing.
+
+Rows are inserted at once; only when the database says that some are there already, or refer to something that is
+not, are they compared with what is there, by sets. So new data never waits for a question, and old data never
+becomes a query a row.
+"""
+
+import re
+from collections.abc import Sequence
+from uuid import UUID
+
+import polars as pl
+import sqlalchemy as sa
+
+from .collections import check_name
+from .comparison import check_same, check_unique, described, listed, unknown
+from .errors import Conflict, NotFound, RegistryError, did_you_mean
+from .frames import delete, fitted, insert, read, read_matching
+from .records import Collection, CollectionType, DatasetType
+from .schema import Schema, key_column, record_columns
+from .snapshot import Snapshot, StoredType
+from .timespan import Timespan
+from .universe import Column, Element
+from .validity import overlapping, trimmed, widened
+
+_FILE_COLUMNS = (Column("url", "str"), Column("size_bytes", "int"), Column("checksum", "str"))
+_QUANTUM_STATUS = ("succeeded", "partial", "failed")
+_QUANTUM_COLUMNS = (
+    Column("id", "bytes", nullable=False),
+    Column("run", "str", nullable=False),
+    Column("task", "str", nullable=False),
+    Column("data_id", "str", nullable=False),
+    Column("attempt", "int", nullable=False),
+    Column("status", "str", nullable=False),
+    *(Column(name, "str") for name in ("host", "started", "ended", "code_digest", "config_digest")),
+)
+_INPUT_COLUMNS = (
+    Column("quantum", "bytes", nullable=False),
+    Column("dataset_id", "bytes", nullable=False),
+    Column("connection", "str", nullable=False),
+)
+
+
+class Transaction(Snapshot):
+    """A snapshot that one can write to; it sees its own writes. It ends with the block of `Registry.transaction`."""
+
+    def __init__(self, connection: sa.Connection, schema: Schema, url: str) -> None:
+        super().__init__(connection, schema, url)
+        self._next_dataset: int | None = None
+
+    def insert_records(self, element: str, rows: pl.DataFrame) -> int:
+        """Add records of an element and return how many are new.
+
+        Parameters
+        ----------
+        rows : DataFrame
+            Columns as `records` returns them. A column left out is null in new records, and is not compared
+            with those that exist. For an element whose values are those of another (``band``) nothing happens.
+
+        Raises
+        ------
+        Conflict
+            If a record exists with other values, or an alternate key is another record's.
+        RegistryError
+            If a column is wrong, or a dimension that a record refers to does not exist.
+        """
+        definition = self.universe[element]
+        if definition.values_of:
+            return 0
+        if definition.is_skypix:
+            raise RegistryError(
+                what=f"{element!r} takes no records", where=f"registry {self.url}",
+                why="sky pixels are computed, not stored", todo="leave them out",
+            )  # fmt: skip
+        columns = record_columns(self.universe, definition)
+        new = fitted(rows, columns, f"records of {element!r}")
+        table = self._schema.records[element]
+        if not self._inserted((table, new)):
+            new = self._new_records(definition, new)
+            insert(self._connection, table, new)
+        return new.height
+
+    def register_dataset_type(self, type: DatasetType) -> bool:
+        """Make a dataset type known; False where the same is known already.
+
+        Raises
+        ------
+        Conflict
+            If it is known with another definition.
+        """
+        if known := self._stored_types().get(type.name):
+            if known.type == type:
+                return False
+            raise Conflict(
+                what=f"dataset type {type.name!r} exists with another definition",
+                where=f"registry {self.url}",
+                why=f"there: {known.type}; given: {type}",
+                todo="give the new one another name",
+            )
+        _check_type_name(type.name)
+        row = {
+            "name": type.name,
+            "dimension_group": self._group(type),
+            "storage_class": type.storage_class,
+            "is_calibration": type.is_calibration,
+        }
+        self._connection.execute(sa.insert(self._schema.dataset_type).values(row))
+        self._forget()
+        return True
+
+    def register_collection(self, collection: Collection) -> bool:
+        """Make a collection known; False where the same is known already.
+
+        Raises
+        ------
+        Conflict
+            If it is known with another type, other children or another doc.
+        NotFound, RegistryError
+            If a chain's child does not exist; if the chain would hold itself.
+        """
+        catalog = self._collections()
+        if collection.name in catalog.collections:
+            catalog.check_same(collection)
+            return False
+        check_name(collection)
+        catalog.check_children(collection.name, collection.children)
+        row = {"name": collection.name, "type": collection.type.value, "doc": collection.doc}
+        self._connection.execute(sa.insert(self._schema.collection).values(row))
+        self._forget()
+        self._link(collection.name, collection.children)
+        return True
+
+    def set_chain(self, name: str, children: Sequence[str]) -> None:
+        """Give a chain other children; whoever searches it sees the old ones or the new ones.
+
+        Raises
+        ------
+        NotFound, RegistryError
+            If it or a child does not exist; if it is no chain; if it would hold itself.
+        """
+        catalog = self._collections()
+        catalog.of_type(name, CollectionType.CHAINED, "set the children of")
+        catalog.check_children(name, children)
+        chain = self._schema.chain
+        self._connection.execute(sa.delete(chain).where(chain.c.parent == catalog.ids[name]))
+        self._link(name, children)
+
+    def insert_datasets(self, dataset_type: str, run: str, rows: pl.DataFrame) -> int:
+        """Add datasets to a RUN and return how many are new.
+
+        Parameters
+        ----------
+        rows : DataFrame
+            Required dimensions, ``id`` (Binary, uuid bytes), and where known ``url``, ``size_bytes``,
+            ``checksum``, ``quantum`` (Binary, what made it).
+
+        Raises
+        ------
+        Conflict
+            If the run has another dataset with the same data ID, or the id is another dataset's.
+        NotFound, RegistryError
+            If type or run do not exist, a column is wrong, or a data ID has no dimension records.
+        """
+        stored = self._stored_type(dataset_type)
+        self._collections().of_type(run, CollectionType.RUN, f"put {dataset_type!r} datasets into")
+        key = (key_column(self.universe, d) for d in stored.dims)
+        columns = (*key, Column("id", "bytes", nullable=False), *_FILE_COLUMNS, Column("quantum", "bytes"))
+        new = fitted(rows, columns, f"datasets {dataset_type!r} for {run!r}")
+        if not self._inserted(*self._dataset_rows(stored, run, new)):
+            new = self._new_datasets(stored, run, new)
+            for table, part in self._dataset_rows(stored, run, new):
+                insert(self._connection, table, part)
+        return new.height
+
+    def associate(self, collection: str, ids: Sequence[UUID]) -> int:
+        """Tag datasets and return how many were not tagged yet.
+
+        Raises
+        ------
+        Conflict
+            If the collection has another dataset of the same type and data ID.
+        NotFound, RegistryError
+            If a dataset or the collection does not exist; if it is not TAGGED.
+        """
+        self._collections().of_type(collection, CollectionType.TAGGED, "associate datasets with")
+        with self._connection.begin_nested():
+            return sum(self._tag(stored, collection, rows) for stored, rows in self._by_type(ids))
+
+    def disassociate(self, collection: str, ids: Sequence[UUID]) -> int:
+        """Take tags off and return how many there were; a dataset without the tag is passed over.
+
+        Raises
+        ------
+        NotFound, RegistryError
+            If a dataset or the collection does not exist; if it is not TAGGED.
+        """
+        self._collections().of_type(collection, CollectionType.TAGGED, "disassociate datasets from")
+        number = self._collections().ids[collection]
+        tags = (
+            (stored.tables.tag, rows.select("dataset", collection=pl.lit(number)))
+            for stored, rows in self._by_type(ids)
+        )
+        return sum(delete(self._connection, table, rows) for table, rows in tags)
+
+    def certify(self, collection: str, dataset_type: str, ids: Sequence[UUID], timespan: Timespan) -> int:
+        """Declare datasets valid for a time span; return how many were not so already.
+
+        A range that overlaps with one of the same dataset is made one with it.
+
+        Raises
+        ------
+        Conflict
+            If another dataset with the same data ID is valid at some instant of it; both ranges are shown.
+        NotFound, RegistryError
+            If something does not exist, the collection is not CALIBRATION, the type is no calibration, or the
+            time span is empty.
+        """
+        stored = self._calibration_type(collection, dataset_type, timespan)
+        if not ids:
+            return 0
+        rows = self._of_one_type(stored, ids)
+        check_unique(
+            rows.drop("uuid"), stored.dims, f"{dataset_type!r} datasets", f"certified for {timespan}"
+        )
+        there = self._ranges(stored, collection, rows.select(stored.dims), timespan)
+        self._check_free(stored, collection, rows, there, timespan)
+        new = widened(rows.drop("uuid"), there, timespan)
+        new = unknown(new, there, ("dataset", "begin", "end"))
+        replaced = there.join(new, on="dataset", how="semi")
+        self._replace_ranges(stored, collection, replaced, new)
+        return new.height
+
+    def decertify(
+        self, collection: str, dataset_type: str, timespan: Timespan, data_ids: pl.DataFrame | None = None
+    ) -> int:
+        """Declare that nothing is valid in a time span: ranges are trimmed, split or removed; return how many.
+
+        Parameters
+        ----------
+        data_ids : DataFrame, optional
+            Required dimensions of the type: only these; all without it.
+
+        Raises
+        ------
+        NotFound, RegistryError
+            As `certify`.
+        """
+        stored = self._calibration_type(collection, dataset_type, timespan)
+        if data_ids is not None:
+            key = [key_column(self.universe, d) for d in stored.dims]
+            data_ids = fitted(data_ids, key, f"data IDs of {dataset_type!r}")
+        there = self._ranges(stored, collection, data_ids, timespan)
+        self._replace_ranges(stored, collection, there, trimmed(there, timespan).drop("id"))
+        return there.height
+
+    def insert_quanta(self, rows: pl.DataFrame, inputs: pl.DataFrame) -> int:
+        """Record what ran and what it read; return how many quanta are new.
+
+        Parameters
+        ----------
+        rows : DataFrame
+            ``id`` (Binary, uuid bytes), ``run``, ``task``, ``data_id`` (JSON text), ``attempt``, ``status``
+            (succeeded, partial, failed) and where known ``host``, ``started``, ``ended`` (ISO text),
+            ``code_digest``, ``config_digest``. Each attempt at a quantum is a row of its own.
+        inputs : DataFrame
+            ``quantum`` (one of `rows`), ``dataset_id`` (both Binary, uuid bytes), ``connection``.
+
+        Raises
+        ------
+        Conflict
+            If the same attempt at the same quantum is recorded with other facts.
+        NotFound, RegistryError
+            If a run does not exist, a column is wrong, or an input is of a quantum that is not in `rows`.
+        """
+        new = self._with_run_ids(fitted(rows, _QUANTUM_COLUMNS, "quanta"))
+        read_by = fitted(inputs, _INPUT_COLUMNS, "inputs of quanta")
+        _check_quanta(new, read_by)
+        quantum, quantum_input = self._schema.quantum, self._schema.quantum_input
+        if not self._inserted((quantum, new), (quantum_input, read_by)):
+            new = self._new_rows(quantum, new, ("id", "attempt"), "quanta")
+            read_by = self._new_rows(
+                quantum_input, read_by, ("quantum", "dataset_id", "connection"), "inputs"
+            )
+            insert(self._connection, quantum, new)
+            insert(self._connection, quantum_input, read_by)
+        return new.height
+
+    def _inserted(self, *parts: tuple[sa.Table, pl.DataFrame]) -> bool:
+        """Insert all `parts`, or nothing and return False where some constraint forbids it."""
+        try:
+            with self._connection.begin_nested():
+                for table, rows in parts:
+                    insert(self._connection, table, rows)
+        except sa.exc.IntegrityError:
+            return False
+        return True
+
+    def _new_rows(self, table: sa.Table, rows: pl.DataFrame, key: Sequence[str], what: str) -> pl.DataFrame:
+        """Return the rows that are not in `table`; refuse those that are, but with other values."""
+        where = f"registry {self.url}"
+        rows = rows.unique(maintain_order=True)
+        check_unique(rows, key, what, where)
+        old = read_matching(self._connection, table, rows.columns, rows.select(key))
+        check_same(rows, old, key, what, where)
+        return unknown(rows, old, key)
+
+    def _new_records(self, element: Element, rows: pl.DataFrame) -> pl.DataFrame:
+        what = f"records of {element.name!r}"
+        new = self._new_rows(self._schema.records[element.name], rows, element.required, what)
+        others = [d for d in element.required if d != element.name]
+        self._check_references((*others, *element.implied), new, what)
+        for alternate in element.alternates:
+            if alternate.name in new.columns:
+                self._check_alternate(element, (*others, alternate.name), new.drop_nulls(alternate.name))
+        return new
+
+    def _check_alternate(self, element: Element, key: Sequence[str], rows: pl.DataFrame) -> None:
+        """Refuse records whose alternate key is that of another record."""
+        columns = list(dict.fromkeys((*element.required, *key)))
+        what, where = f"records of {element.name!r} with one {key[-1]!r}", f"registry {self.url}"
+        check_unique(rows.select(columns), key, what, where)
+        table = self._schema.records[element.name]
+        check_same(
+            rows.select(columns),
+            read_matching(self._connection, table, columns, rows.select(key)),
+            key,
+            what,
+            where,
+        )
+
+    def _check_references(self, dimensions: Sequence[str], rows: pl.DataFrame, what: str) -> None:
+        """Refuse rows that name dimension values without a record, all of them in one error."""
+        missing = []
+        for element in (self.universe[d] for d in dimensions):
+            if element.has_table:
+                wanted = rows.select(element.required).unique(maintain_order=True)
+                table = self._schema.records[element.name]
+                known = read_matching(self._connection, table, element.required, wanted)
+                if not (absent := unknown(wanted, known, element.required)).is_empty():
+                    missing.append(f"no {element.name} {listed(absent)}")
+        if missing:
+            raise RegistryError(
+                what=f"{what} refer to dimensions that do not exist",
+                where=f"registry {self.url}",
+                why="; ".join(missing),
+                todo="insert these records first",
+            )
+
+    def _group(self, type: DatasetType) -> int:
+        """Return the number of the type's dimension group; make its tables where it is the first."""
+        table, required = self._schema.dimension_group, ",".join(type.dimensions.required)
+        found = sa.select(table.c.id).where(table.c.required == required)
+        number = self._connection.execute(found).scalar()
+        if number is None:
+            self._connection.execute(sa.insert(table).values(required=required))
+            number = self._connection.execute(found).scalar_one()
+            self._schema.group_tables(number, type.dimensions).create(self._connection)
+        return int(number)
+
+    def _link(self, name: str, children: Sequence[str]) -> None:
+        ids = self._collections().ids
+        rows = {"position": range(len(children)), "child": [ids[c] for c in children]}
+        links = pl.DataFrame(rows, schema={"position": pl.Int64, "child": pl.Int64})
+        insert(self._connection, self._schema.chain, links.with_columns(parent=pl.lit(ids[name])))
+        self._forget()
+
+    def _dataset_rows(
+        self, stored: StoredType, run: str, rows: pl.DataFrame
+    ) -> tuple[tuple[sa.Table, pl.DataFrame], ...]:
+        """Number new datasets and return the rows of each table that hold them."""
+        numbered = rows.rename({"id": "uuid"}).with_columns(
+            dataset=pl.int_range(rows.height, dtype=pl.Int64) + self._numbers(rows.height),
+            dataset_type=pl.lit(stored.id),
+            run=pl.lit(self._collections().ids[run]),
+        )
+        files = numbered.filter(pl.col("url").is_not_null()) if "url" in numbered.columns else numbered.clear()
+        return (
+            (self._schema.dataset, numbered.drop(stored.dims).rename({"dataset": "id"})),
+            (stored.tables.data_id, numbered),
+            (self._schema.file, files),
+        )
+
+    def _numbers(self, n: int) -> int:
+        """Take the next `n` row numbers of datasets and return the first: nobody else writes meanwhile."""
+        if self._next_dataset is None:
+            highest = sa.select(sa.func.max(self._schema.dataset.c.id))
+            self._next_dataset = 1 + (self._connection.execute(highest).scalar() or 0)
+        self._next_dataset += n
+        return self._next_dataset - n
+
+    def _new_datasets(self, stored: StoredType, run: str, rows: pl.DataFrame) -> pl.DataFrame:
+        """Return the datasets that are not there; refuse those that contradict what is."""
+        what, where = f"datasets {stored.type.name!r}", f"run {run!r} of registry {self.url}"
+        rows = rows.unique(maintain_order=True)
+        named = rows.select(*stored.dims, "id")
+        check_unique(named, ("id",), what, where)
+        check_unique(named, stored.dims, what, where)
+        known = self._rows(rows.select(uuid="id"))
+        self._check_same_datasets(stored, run, named, known, what, where)
+        new = unknown(rows, known.select(id="uuid"), ("id",))
+        taken = self._in_run(stored, run, new)
+        check_same(named, taken, stored.dims, what, where)
+        self._check_references(stored.dims, new, what)
+        return new
+
+    def _check_same_datasets(
+        self, stored: StoredType, run: str, rows: pl.DataFrame, known: pl.DataFrame, what: str, where: str
+    ) -> None:
+        """Refuse ids that are those of datasets of another type, run or data ID."""
+        types = {t.id: t.type.name for t in self._stored_types().values()}
+        there = known.select(
+            pl.col("uuid").alias("id"),
+            pl.col("dataset_type").replace_strict(types, return_dtype=pl.String),
+            pl.col("run").replace_strict(self._run_names(), return_dtype=pl.String),
+        )
+        given = rows.with_columns(dataset_type=pl.lit(stored.type.name), run=pl.lit(run))
+        check_same(given, there, ("id",), what, where)
+        table, columns = stored.tables.data_id, ("dataset", *stored.dims)
+        data_ids = read_matching(self._connection, table, columns, known.select(dataset="id"))
+        there = data_ids.join(known.select(dataset="id", id="uuid"), on="dataset")
+        check_same(rows, there, ("id",), what, where)
+
+    def _in_run(self, stored: StoredType, run: str, rows: pl.DataFrame) -> pl.DataFrame:
+        """Return data ID and id of the datasets that a run has for the data IDs of `rows`."""
+        number = self._collections().ids[run]
+        keys = rows.select(*stored.dims, dataset_type=pl.lit(stored.id), run=pl.lit(number))
+        found = read_matching(self._connection, stored.tables.data_id, ("dataset", *stored.dims), keys)
+        ids = self._rows(found.select(id="dataset")).select(dataset="id", id="uuid")
+        return found.join(ids, on="dataset").drop("dataset")
+
+    def _by_type(self, ids: Sequence[UUID]) -> list[tuple[StoredType, pl.DataFrame]]:
+        """Return for each dataset type among `ids` its data IDs, with ``dataset`` and ``uuid``.
+
+        Raises
+        ------
+        NotFound
+            If there is no such dataset.
+        """
+        wanted = pl.DataFrame({"uuid": [id.bytes for id in ids]}, schema={"uuid": pl.Binary}).unique()
+        known = self._rows(wanted)
+        if not (absent := unknown(wanted, known, ("uuid",))).is_empty():
+            raise NotFound(
+                what=f"{absent.height} of {wanted.height} datasets do not exist",
+                where=f"registry {self.url}",
+                why=f"no dataset has {listed(absent)}",
+                todo="insert them first, or leave them out",
+            )
+        found = []
+        for number, rows in sorted(known.partition_by("dataset_type", as_dict=True).items()):
+            stored = self._type_of(int(str(number[0])))
+            members = rows.select(pl.col("id").alias("dataset"), "uuid")
+            columns = ("dataset", *stored.dims)
+            data_ids = read_matching(
+                self._connection, stored.tables.data_id, columns, members.select("dataset")
+            )
+            found.append((stored, data_ids.join(members, on="dataset")))
+        return found
+
+    def _of_one_type(self, stored: StoredType, ids: Sequence[UUID]) -> pl.DataFrame:
+        """Return the data IDs of `ids`, with ``dataset`` and ``uuid``; refuse other types."""
+        found = {type.id: rows for type, rows in self._by_type(ids)}
+        for number, rows in found.items():
+            if number != stored.id:
+                raise RegistryError(
+                    what=f"{rows.height} of the datasets are not of type {stored.type.name!r}",
+                    where=f"registry {self.url}",
+                    why=f"they are {self._type_of(number).type.name!r}: {listed(rows.select('uuid'))}",
+                    todo="give datasets of one type",
+                )
+        return found[stored.id]
+
+    def _tag(self, stored: StoredType, collection: str, rows: pl.DataFrame) -> int:
+        """Add `rows` (data IDs, ``dataset``, ``uuid``) to a TAGGED collection and return how many are new."""
+        what, where = f"datasets {stored.type.name!r}", f"collection {collection!r} of registry {self.url}"
+        check_unique(rows.drop("dataset"), stored.dims, what, where)
+        number = self._collections().ids[collection]
+        tags = rows.with_columns(dataset_type=pl.lit(stored.id), collection=pl.lit(number))
+        if self._inserted((stored.tables.tag, tags)):
+            return tags.height
+        keys = tags.select("dataset_type", "collection", *stored.dims)
+        old = read_matching(self._connection, stored.tables.tag, ("dataset", *stored.dims), keys)
+        ids = self._rows(old.select(id="dataset")).select(dataset="id", uuid="uuid")
+        check_same(
+            rows.drop("dataset"), old.join(ids, on="dataset").drop("dataset"), stored.dims, what, where
+        )
+        new = unknown(tags, old, ("dataset",))
+        insert(self._connection, stored.tables.tag, new)
+        return new.height
+
+    def _calibration_type(self, collection: str, dataset_type: str, timespan: Timespan) -> StoredType:
+        """Return the type, once all is there to certify or decertify it."""
+        self._collections().of_type(collection, CollectionType.CALIBRATION, "change validity ranges in")
+        stored = self._stored_type(dataset_type)
+        if not stored.type.is_calibration:
+            raise RegistryError(
+                what=f"datasets {dataset_type!r} have no validity ranges",
+                where=f"registry {self.url}",
+                why="their type is not registered as a calibration",
+                todo="tag them, or register another type with is_calibration",
+            )
+        if timespan.begin_ns >= timespan.end_ns:
+            raise RegistryError(
+                what=f"the time span {timespan} is empty",
+                where=f"collection {collection!r}",
+                why="its begin is not before its end",
+                todo="give a begin before the end",
+            )
+        return stored
+
+    def _ranges(
+        self, stored: StoredType, collection: str, data_ids: pl.DataFrame | None, timespan: Timespan
+    ) -> pl.DataFrame:
+        """Return the ranges that overlap `timespan`: ``id``, dimensions, ``dataset``, ``begin``, ``end``."""
+        table, number = stored.tables.calib, self._collections().ids[collection]
+        columns = ("id", *stored.dims, "dataset", "begin", "end")
+        if data_ids is not None:
+            keys = data_ids.with_columns(dataset_type=pl.lit(stored.id), collection=pl.lit(number))
+            return overlapping(read_matching(self._connection, table, columns, keys), timespan)
+        c = table.c
+        query = sa.select(*(c[name] for name in columns)).where(
+            c.dataset_type == stored.id,
+            c.collection == number,
+            c.begin < timespan.end_ns,
+            c.end > timespan.begin_ns,
+        )
+        return read(self._connection, query)
+
+    def _check_free(
+        self, stored: StoredType, collection: str, rows: pl.DataFrame, there: pl.DataFrame, timespan: Timespan
+    ) -> None:
+        """Refuse to certify `rows` where another dataset is valid `there`."""
+        pairs = (
+            rows.join(there, on=stored.dims, suffix="_there")
+            if stored.dims
+            else rows.join(there, how="cross", suffix="_there")
+        )
+        others = pairs.filter(pl.col("dataset") != pl.col("dataset_there")).sort(*stored.dims, "begin")
+        if others.is_empty():
+            return
+        shown = [
+            f"{described({d: row[d] for d in stored.dims})}: {self._named(row['dataset_there'])} is valid "
+            f"{Timespan(row['begin'], row['end'])}, {UUID(bytes=row['uuid'])} was given for {timespan}"
+            for row in others.head(3).iter_rows(named=True)
+        ]
+        raise Conflict(
+            what=f"{others.height} validity ranges of {stored.type.name!r} overlap",
+            where=f"collection {collection!r} of registry {self.url}",
+            why="; ".join(shown),
+            todo="decertify that time first, or certify for a time that is free",
+        )
+
+    def _named(self, dataset: int) -> UUID:
+        return UUID(bytes=self._rows(pl.DataFrame({"id": [dataset]})).item(0, "uuid"))
+
+    def _replace_ranges(
+        self, stored: StoredType, collection: str, old: pl.DataFrame, new: pl.DataFrame
+    ) -> None:
+        table = stored.tables.calib
+        delete(self._connection, table, old.select("id"))
+        ranges = new.with_columns(
+            dataset_type=pl.lit(stored.id), collection=pl.lit(self._collections().ids[collection])
+        )
+        insert(self._connection, table, ranges)
+
+    def _with_run_ids(self, quanta: pl.DataFrame) -> pl.DataFrame:
+        catalog = self._collections()
+        for run in quanta.get_column("run").unique():
+            catalog.of_type(run, CollectionType.RUN, "record quanta of")
+        return quanta.with_columns(pl.col("run").replace_strict(catalog.ids, return_dtype=pl.Int64))
+
+
+def _check_quanta(rows: pl.DataFrame, inputs: pl.DataFrame) -> None:
+    strange = rows.filter(~pl.col("status").is_in(_QUANTUM_STATUS))
+    if not strange.is_empty():
+        raise RegistryError(
+            what=f"unknown status {strange.item(0, 'status')!r}",
+            where=f"quantum {UUID(bytes=strange.item(0, 'id'))}",
+            why=f"a quantum {', '.join(_QUANTUM_STATUS)}",
+            todo=did_you_mean(strange.item(0, "status"), _QUANTUM_STATUS),
+        )
+    lost = inputs.filter(~pl.col("quantum").is_in(rows.get_column("id").implode()))
+    if not lost.is_empty():
+        raise RegistryError(
+            what=f"{lost.height} inputs are of quanta that are not recorded",
+            where="inputs of quanta",
+            why=f"their quantum is none of the rows: {listed(lost)}",
+            todo="record a quantum and its inputs together",
+        )
+
+
+def _check_type_name(name: str) -> None:
+    if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII):
+        parent, dot, component = name.partition(".")
+        raise RegistryError(
+            what=f"{name!r} cannot be the name of a dataset type",
+            where="registering it",
+            why=f"{component!r} names a component of {parent!r}" if dot else "it holds other characters",
+            todo=f"register {parent!r}" if dot else "use letters, digits and _",
+        )

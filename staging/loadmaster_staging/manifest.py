@@ -1,0 +1,221 @@
+"""What a job needs (Manifest) and what it did (Report): the values that travel between controller and job.
+
+Light: the job runner imports this.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Literal, get_args
+
+from loadmaster_pipelines.connections import Connection
+from loadmaster_registry.errors import StageError
+
+Transfer = Literal["link", "copy"]
+Status = Literal[
+    "succeeded",
+    "no_work",  # nothing to do: the task said so, or too little came from upstream
+    "missing_output",
+    "code_error",
+    "signal",
+    "stage_in_failed",
+    "stage_out_failed",
+    "overwrite_attempt",
+    "blocked",  # an earlier quantum of the same job failed
+]
+Outcome = Literal["done", "no_work", "partial", "failed"]
+HARMLESS: tuple[Status, ...] = ("succeeded", "no_work")
+STATUSES: tuple[Status, ...] = get_args(Status)
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """One dataset that a quantum reads."""
+
+    connection: str
+    dataset_id: str
+    dataset_type: str
+    data_id: Mapping[str, int | str]  # required dimensions, then implied ones
+    url: str  # "" where an earlier quantum of the same job makes it
+    size_bytes: int = -1  # -1 unknown
+    checksum: str = ""  # "" unknown
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFile:
+    """One dataset that a quantum must write."""
+
+    connection: str
+    dataset_id: str
+    dataset_type: str
+    data_id: Mapping[str, int | str]
+    path: str  # below the backbone's root
+
+
+@dataclass(frozen=True, slots=True)
+class QuantumSpec:
+    """One task on one data ID, complete: its code by name, its configuration, its files."""
+
+    id: str
+    task: str  # the label
+    task_class: str | None  # either a class
+    command: str | None  # or a command's template
+    config: Mapping[str, Any]
+    data_id: Mapping[str, int | str]
+    connections: tuple[Connection, ...]
+    inputs: tuple[InputFile, ...]
+    outputs: tuple[OutputFile, ...]
+    code_digest: str = ""
+    config_digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """All that one attempt at a job needs; its quanta run in order."""
+
+    run: str
+    job: int
+    attempt: int
+    token: str  # of this attempt; a report with another one is not its report
+    staging_url: str  # the folder for this attempt's outputs and report
+    transfer: Transfer
+    cpus: int
+    quanta: tuple[QuantumSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StagedFile:
+    """One output as it lies in the staging folder."""
+
+    dataset_id: str
+    name: str
+    size_bytes: int
+    checksum: str
+
+
+@dataclass(frozen=True, slots=True)
+class QuantumReport:
+    """What became of one quantum."""
+
+    id: str
+    status: Status
+    error: str = ""  # the exception's class, the signal's name
+    message: str = ""
+    first_frame: str = ""  # the innermost line of the task's own code: "module.py:12 in run"
+    traceback: str = ""
+    log: str = ""  # file name beside the report; "" where nothing was said
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    outputs: tuple[StagedFile, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The job's word that all that it lists is in the staging folder, written last."""
+
+    run: str
+    job: int
+    attempt: int
+    token: str
+    outcome: Outcome
+    quanta: tuple[QuantumReport, ...]
+    host: str
+    started: str  # ISO, UTC
+    ended: str
+    wall_s: float
+    cpu_s: float
+    peak_memory_mib: float
+
+
+def outcome_of(quanta: Sequence[QuantumReport]) -> Outcome:
+    """Return what the quanta of a job make of it.
+
+    Outputs that exist come home although others are missing (partial). Where code failed nothing does, since
+    nobody knows what its files are worth, and the whole job can be tried again.
+    """
+    statuses = {quantum.status for quantum in quanta} - {"blocked"}  # by another quantum, which decides
+    if statuses - {*HARMLESS, "missing_output"}:
+        return "failed"
+    if "missing_output" in statuses:
+        return "partial" if any(quantum.outputs for quantum in quanta) else "failed"
+    return "no_work" if statuses == {"no_work"} else "done"
+
+
+def too_few_inputs(quantum: QuantumSpec, available: Iterable[str]) -> str:
+    """Say which connection has too few of the `available` datasets for the quantum to run; "" if none has."""
+    there = set(available)
+    for connection in quantum.connections:
+        if connection.is_read and not connection.is_init:
+            n = sum(f.connection == connection.name and f.dataset_id in there for f in quantum.inputs)
+            if n < connection.minimum:
+                return f"{connection.name}: {n} of at least {connection.minimum} {connection.dataset_type!r}"
+    return ""
+
+
+def local_names(paths: Sequence[str]) -> list[str]:
+    """Return a file name for each path, that of the path where no other has it; extensions stay."""
+    names = [path.rsplit("/", 1)[-1] for path in paths]
+    seen: set[str] = set()
+    for i, name in enumerate(names):
+        while name in seen:
+            name = f"{i}-{name}"
+        seen.add(name)
+        names[i] = name
+    return names
+
+
+def to_json(value: Manifest | Report) -> str:
+    """Write a manifest or report as one line of JSON."""
+    return json.dumps(_plain(value), separators=(",", ":"))
+
+
+def manifest_from_json(text: str | bytes) -> Manifest:
+    """Read what `to_json` wrote."""
+    try:
+        body = json.loads(text)
+        quanta = tuple(_quantum_spec(quantum) for quantum in body.pop("quanta"))
+        return Manifest(**body, quanta=quanta)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise _unreadable("manifest", error) from error
+
+
+def report_from_json(text: str | bytes) -> Report:
+    """Read what `to_json` wrote."""
+    try:
+        body = json.loads(text)
+        quanta = tuple(_quantum_report(quantum) for quantum in body.pop("quanta"))
+        return Report(**body, quanta=quanta)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise _unreadable("report", error) from error
+
+
+def _quantum_spec(body: dict[str, Any]) -> QuantumSpec:
+    connections = tuple(
+        Connection(**{**connection, "dimensions": tuple(connection["dimensions"])})
+        for connection in body.pop("connections")
+    )
+    inputs = tuple(InputFile(**file) for file in body.pop("inputs"))
+    outputs = tuple(OutputFile(**file) for file in body.pop("outputs"))
+    return QuantumSpec(**body, connections=connections, inputs=inputs, outputs=outputs)
+
+
+def _quantum_report(body: dict[str, Any]) -> QuantumReport:
+    outputs = tuple(StagedFile(**file) for file in body.pop("outputs"))
+    return QuantumReport(**body, outputs=outputs)
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def _unreadable(what: str, error: Exception) -> StageError:
+    return StageError(
+        what=f"this {what} cannot be read",
+        where=f"a job's {what}",
+        why=f"{type(error).__name__}: {error}",
+        todo=f"it was written by another version of loadmaster, or is no {what}: run the job again",
+    )
