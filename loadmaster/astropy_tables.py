@@ -17,8 +17,8 @@ _EPOCH_JD = 2440587.5  # 1970-01-01 00:00:00 TAI
 def astropy_table(frame: pl.DataFrame) -> Table:
     """Turn a query's answer into an Astropy table.
 
-    Instants become `Time` on the TAI scale, sky regions `lsst.sphgeom` regions, ids text; what is null, and ends
-    of time spans that are open, are masked.
+    Instants become `Time` on the TAI scale, sky regions `lsst.sphgeom` regions, ids text; what is null is
+    masked, and so are open ends of time spans.
     """
     return Table({name: _column(name, frame[name]) for name in frame.columns})
 
@@ -29,7 +29,7 @@ def _column(name: str, column: pl.Series) -> object:
     if column.dtype == pl.Binary:
         return _objects(column, _OBJECTS.get(name, bytes))
     missing = column.is_null().to_numpy()
-    filled = column.fill_null(_FILL.get(column.dtype, 0)).to_numpy() if missing.any() else column.to_numpy()
+    filled = column.fill_null(_filling(column.dtype)).to_numpy() if missing.any() else column.to_numpy()
     values = filled.astype(str) if column.dtype == pl.String else filled
     return MaskedColumn(values, mask=missing) if missing.any() else values
 
@@ -55,4 +55,9 @@ _OBJECTS: Mapping[str, Callable[[bytes], object]] = {
     "id": lambda value: str(UUID(bytes=value)),
     "region": Region.decode,
 }
-_FILL = {pl.String: "", pl.Boolean: False}
+
+
+def _filling(dtype: pl.DataType) -> object:
+    if dtype == pl.String:
+        return ""
+    return False if dtype == pl.Boolean else 0

@@ -36,6 +36,6 @@ def output_chain(
     raise Conflict(
         what=f"{output!r} was made from other inputs",
         where=f"output collection {output!r}",
-        why=f"it holds {', '.join(rests_on)}, which does not end with the inputs {', '.join(inputs) or '(none)'}",
+        why=f"it holds {', '.join(rests_on)}, not ending with the inputs {', '.join(inputs) or 'none'}",
         todo="choose another output collection, or put it on the new inputs (--rebase)",
     )

@@ -1,4 +1,4 @@
-"""What a person writes for Loadmaster itself: the repository's file, the aliases of repositories, the sites."""
+"""What a person writes for Loadmaster itself: the repository's file, aliases of repositories, sites."""
 
 import os
 from dataclasses import dataclass

@@ -41,9 +41,15 @@ def put_object(
         with TemporaryDirectory(prefix="loadmaster-") as folder:
             written = Path(folder) / path.rsplit("/", 1)[-1]
             storage.write(obj, dataset_type.storage_class, written)
-            (staged,) = stage_out([WrittenFile(str(id), str(written))], staging)
+            (staged,) = stage_out([WrittenFile(str(id), written)], staging)
         backbone.publish(join(staging, staged.name), path, resumed_checksum=staged.checksum)
-        row = {**values, "id": id.bytes, "url": path, "size_bytes": staged.size_bytes, "checksum": staged.checksum}
+        row = {
+            **values,
+            "id": id.bytes,
+            "url": path,
+            "size_bytes": staged.size_bytes,
+            "checksum": staged.checksum,
+        }
         try:
             with registry.transaction() as transaction:
                 _insert(transaction, dataset_type, run, row)

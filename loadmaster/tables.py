@@ -43,7 +43,7 @@ class Table:
         head = "".join(f"<th>{escape(heading)}</th>" for heading in self.headings)
         body = "".join(f"<tr>{self._cells(row)}</tr>" for row in self.rows)
         title = f"<caption>{escape(self.title)}</caption>" if self.title else ""
-        notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
+        notes = "".join(f'<p style="white-space: pre-wrap">{escape(note)}</p>' for note in self.notes)
         return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}"
 
     def _cells(self, row: Sequence[str]) -> str:
@@ -61,7 +61,7 @@ def frame_table(frame: pl.DataFrame, title: str = "", notes: Sequence[str] = ())
 
 def frame_rows(frame: pl.DataFrame) -> list[dict[str, object]]:
     """Return a query's answer as plain values for JSON: UUIDs and bytes as text, instants in TAI ns."""
-    columns = {name: list(map(_plain, frame[name])) for name in frame.columns}
+    columns = {name: list(map(_plain, frame[name].to_list())) for name in frame.columns}
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
@@ -82,6 +82,8 @@ def _cells(name: str, column: pl.Series) -> Iterable[str]:
         return ("–" if value is None else format_ns(value) for value in column)
     if column.dtype == pl.Float64:
         return ("–" if value is None else f"{value:.6g}" for value in column)
+    if isinstance(column.dtype, pl.List):
+        return (", ".join(map(str, values)) for values in column.to_list())
     return ("–" if value is None else str(_plain(value)) for value in column)
 
 

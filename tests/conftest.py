@@ -14,3 +14,24 @@ def cases() -> Path:
     if not (CASES / "registry").is_dir():
         pytest.skip(f"no real cases at {CASES}; set LOADMASTER_CASES to the folder that holds them")
     return CASES
+
+
+# In continuous integration a test may be skipped for these reasons only: what they miss is not in every place.
+EXPECTED_SKIPS = ("no real cases at", "is not installed here")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the run in CI if a test was skipped for a reason that nobody expects."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if not os.environ.get("CI") or reporter is None:
+        return
+    skipped = [(report.nodeid, _reason(report)) for report in reporter.stats.get("skipped", ())]
+    odd = [(test, why) for test, why in skipped if not any(known in why for known in EXPECTED_SKIPS)]
+    for test, why in odd:
+        reporter.write_line(f"unexpected skip: {test}: {why}", red=True)
+    if odd and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _reason(report: pytest.TestReport) -> str:
+    return str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)

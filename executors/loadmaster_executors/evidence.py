@@ -17,6 +17,7 @@ from loadmaster_staging.manifest import Status
 MESSAGE_CHARS = 2_000
 TRACEBACK_CHARS = 20_000
 TAIL_BYTES = 4_000
+_FRAMEWORK = {f"loadmaster_pipelines.{name}" for name in ("formats", "handles", "storage", "task")}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -95,12 +96,11 @@ def _is_refused_write(exception: BaseException, read_only: Collection[Path]) -> 
 
 def _first_frame(trace: TracebackType | None, package: str) -> str:
     """Return the innermost frame in the task's own package; the innermost of all where there is none."""
-    found = ""
-    own = ""
+    found = own = ""
     while trace is not None:
         module = trace.tb_frame.f_globals.get("__name__", "?")
         found = f"{module}:{trace.tb_lineno} in {trace.tb_frame.f_code.co_name}"
-        if package and module.partition(".")[0] == package:
+        if package and module.partition(".")[0] == package and module not in _FRAMEWORK:
             own = found
         trace = trace.tb_next
     return own or found

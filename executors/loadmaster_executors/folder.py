@@ -33,19 +33,19 @@ class JobFolder:
         return [path for path, before in self._frozen.items() if not _is_still(path, before)]
 
     def work(self, index: int) -> Path:
-        """Return the working folder of a quantum, which is made if need be."""
-        path = self.root / "work" / str(index)
-        path.mkdir(parents=True, exist_ok=True)
+        """Return the empty working folder of a quantum, which is made."""
+        path = self.root / (f"work-{index}" if index else "work")
+        path.mkdir()
         return path
 
     def log(self, index: int) -> Path:
         """Return where a quantum's log is written."""
-        return log_paths(self.root) / f"{index}.txt"
+        return log_path(self.root, index)
 
 
-def log_paths(root: Path) -> Path:
-    """Return the folder of logs in a job's folder."""
-    return root / "log"
+def log_path(root: Path, index: int) -> Path:
+    """Return where in a job's folder the log of a quantum is."""
+    return root / f"log-{index}.txt"
 
 
 def _is_still(path: Path, before: tuple[int, int, int]) -> bool:

@@ -9,11 +9,13 @@ import resource
 import socket
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from loadmaster_registry.errors import StageError
 from loadmaster_staging.manifest import (
+    FATAL,
     HARMLESS,
     Manifest,
     QuantumReport,
@@ -25,13 +27,19 @@ from loadmaster_staging.manifest import (
     outcome_of,
     too_few_inputs,
 )
-from loadmaster_staging.stage import WrittenFile, clear_folder, send_log, stage_in, stage_out, write_report
+from loadmaster_staging.stage import clear_folder, send_log, stage_in, stage_out, write_report
 
-from .folder import JobFolder, log_paths
+from .folder import JobFolder, log_path
 from .quantum import Finished, run_quantum
 
 EXIT_NO_REPORT = 74  # of a job that ran, but could not bring its report out (EX_IOERR of sysexits.h)
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "POLARS_MAX_THREADS")
+_THREADS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "POLARS_MAX_THREADS",
+)
 
 
 def run_job(manifest: Manifest, root: Path) -> Report:
@@ -45,7 +53,7 @@ def run_job(manifest: Manifest, root: Path) -> Report:
         If not even the report could be written; the folder stays.
     """
     started, clock = time.time(), time.monotonic()
-    log_paths(root).mkdir(parents=True)
+    root.mkdir(parents=True)
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", force=True
     )
@@ -114,22 +122,17 @@ def _not_run(spec: QuantumSpec, status: Status, message: str) -> Finished:
 def _staged_out(finished: list[Finished], manifest: Manifest, root: Path) -> tuple[QuantumReport, ...]:
     """Bring outputs and logs to the staging area and return the reports that name them there."""
     reports = [end.report for end in finished]
-    failed = outcome_of([replace(r, outputs=_named(end)) for r, end in zip(reports, finished, strict=True)])
-    try:
-        if failed != "failed":
+    if not any(report.status in FATAL for report in reports):
+        try:
             staged = stage_out([file for end in finished for file in end.written], manifest.staging_url)
-            by_id = {file.dataset_id: file for file in staged}
-            reports = [
-                replace(end.report, outputs=tuple(by_id[file.dataset_id] for file in end.written))
-                for end in finished
-            ]
-    except StageError as error:
-        reports = [_not_staged_out(report, error) for report in reports]
+            reports = [_with_outputs(end, {file.dataset_id: file for file in staged}) for end in finished]
+        except StageError as error:
+            reports = [_not_staged_out(report, error) for report in reports]
     return tuple(_with_log(report, i, manifest, root) for i, report in enumerate(reports))
 
 
-def _named(end: Finished) -> tuple[StagedFile, ...]:
-    return tuple(StagedFile(file.dataset_id, file.path.name, -1, "") for file in end.written)
+def _with_outputs(end: Finished, staged: Mapping[str, StagedFile]) -> QuantumReport:
+    return replace(end.report, outputs=tuple(staged[file.dataset_id] for file in end.written))
 
 
 def _not_staged_out(report: QuantumReport, error: StageError) -> QuantumReport:
@@ -140,10 +143,11 @@ def _not_staged_out(report: QuantumReport, error: StageError) -> QuantumReport:
 
 
 def _with_log(report: QuantumReport, index: int, manifest: Manifest, root: Path) -> QuantumReport:
-    path = log_paths(root) / f"{index}.txt"
-    if not path.exists():
+    try:
+        log = send_log(log_path(root, index), manifest.staging_url, f".log-{index}.txt")
+        return replace(report, log=log)
+    except OSError:  # it did not run, or the disk is full: the report matters more
         return report
-    return replace(report, log=send_log(path, manifest.staging_url, f".log-{index}.txt"))
 
 
 def _peak_memory_mib() -> float:

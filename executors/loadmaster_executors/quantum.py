@@ -8,12 +8,14 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import TypeVar
 from uuid import UUID
 
 from loadmaster_pipelines.command import fill
@@ -24,6 +26,8 @@ from loadmaster_staging.stage import WrittenFile
 
 from .evidence import CommandEnded, Verdict, tail, verdict
 from .folder import JobFolder
+
+_H = TypeVar("_H", InputHandle, OutputHandle)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +105,9 @@ def _run_class(spec: QuantumSpec, folder: JobFolder) -> None:
     task = getattr(import_module(module), name)
     _seed(UUID(spec.id))
     inputs = {c.name: _shaped(c, _input_handles(c, spec, folder)) for c in spec.connections if _is_input(c)}
-    outputs = {c.name: _shaped(c, _output_handles(c, spec, folder)) for c in spec.connections if _is_output(c)}
+    outputs = {
+        c.name: _shaped(c, _output_handles(c, spec, folder)) for c in spec.connections if _is_output(c)
+    }
     config = task.Config.model_validate(dict(spec.config))
     task(config).run(Inputs(spec.data_id, inputs), Outputs(spec.data_id, outputs))
 
@@ -109,15 +115,21 @@ def _run_class(spec: QuantumSpec, folder: JobFolder) -> None:
 def _run_command(spec: QuantumSpec, folder: JobFolder, work: Path, log: Path) -> None:
     line = fill(
         str(spec.command),
-        inputs={c.name: _paths(_inputs_of(c, spec, folder), folder.readable) for c in spec.connections if c.is_read},
-        outputs={c.name: _paths(_outputs_of(c, spec), folder.outputs) for c in spec.connections if not c.is_read},
+        inputs={
+            c.name: _paths(_inputs_of(c, spec, folder), folder.readable)
+            for c in spec.connections
+            if c.is_read
+        },
+        outputs={
+            c.name: _paths(_outputs_of(c, spec), folder.outputs) for c in spec.connections if not c.is_read
+        },
         config=spec.config,
         data_id=spec.data_id,
         folder=work,
     )
     for path, text in line.lists.items():
         path.write_text(text)
-    # Descriptors are not closed: the worker's lease is inherited, so a command that outlives its job is noticed.
+    # Descriptors stay open: with the worker's lease inherited, a command that outlives its job is noticed.
     process = subprocess.Popen(line.argv, cwd=work, close_fds=False)
     if returncode := process.wait():
         raise CommandEnded(returncode, line.argv[0], tail(log))
@@ -174,7 +186,7 @@ def _output_handles(connection: Connection, spec: QuantumSpec, folder: JobFolder
     ]
 
 
-def _shaped[H](connection: Connection, handles: list[H]) -> list[H] | H | None:
+def _shaped(connection: Connection, handles: list[_H]) -> list[_H] | _H | None:
     if connection.multiple:
         return handles
     return handles[0] if handles else None
@@ -248,8 +260,7 @@ def _working_in(folder: Path) -> Iterator[Path]:
     before = Path.cwd()
     os.chdir(folder)
     os.environ["TMPDIR"] = str(folder)
-    if tempfile := sys.modules.get("tempfile"):
-        tempfile.tempdir = None  # it remembers the folder that it found first
+    tempfile.tempdir = None  # it remembers the folder that it found first
     try:
         yield folder
     finally:

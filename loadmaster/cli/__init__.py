@@ -1,7 +1,7 @@
 """The command line: `loadmaster VERB …`. A command parses, calls one function, prints.
 
-The commands' modules are loaded one by one, when asked for: `loadmaster --help` or a misspelt verb need neither
-Polars nor SQLAlchemy nor Astropy, and an operator's shell should not wait for them.
+A command's module is loaded when it is asked for, and no other: `loadmaster --help` or a misspelt verb need
+neither Polars nor SQLAlchemy nor Astropy, and nobody should wait for them.
 """
 
 import importlib
@@ -80,8 +80,8 @@ class Commands(click.Group):
 def loadmaster(verbose: bool) -> None:
     """Plan survey processing, carry each job's inputs to it, bring its outputs home.
 
-    Results go to stdout, talk to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused before anything
-    was started.
+    Results go to stdout, talk to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused before
+    anything was started.
     """
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING,

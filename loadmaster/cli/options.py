@@ -30,8 +30,12 @@ repo_option = click.option(
     metavar="REPO",
     help="The repository: its folder or an alias.  [default: $LOADMASTER_REPO, or the current folder]",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
-where_option = click.option("--where", default="", metavar="EXPRESSION", help="Which data IDs: \"visit IN (1..9)\".")
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON document instead of a table."
+)
+where_option = click.option(
+    "--where", default="", metavar="EXPRESSION", help='Which data IDs: "visit IN (1..9)".'
+)
 bind_option = click.option(
     "--bind",
     multiple=True,
@@ -40,15 +44,16 @@ bind_option = click.option(
     help="A value for :NAME in --where: a number, a text or a JSON list.  [any number of times]",
 )
 limit_option = click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most so many rows.")
-jobs_option = click.option("-j", "--jobs", type=click.IntRange(min=1), metavar="N", help="How many jobs at once.")
 
 
-def collections_option(help_text: str, required: bool = False) -> Callable[[_Command], _Command]:
+def collections_option(
+    help_text: str, name: str = "collections", *, required: bool = False
+) -> Callable[[_Command], _Command]:
     """Make the option that names input collections, in search order."""
     return click.option(
         "-i",
         "--input",
-        "collections",
+        name,
         multiple=True,
         required=required,
         callback=_split,
@@ -64,7 +69,9 @@ def _split(context: click.Context, parameter: click.Parameter, texts: tuple[str,
 def config_options(command: _Command) -> _Command:
     """Add the options that say how a pipeline file is read."""
     for option in (
-        click.option("--trusted", is_flag=True, help="Let Python code in the pipeline's files configure tasks."),
+        click.option(
+            "--trusted", is_flag=True, help="Let Python code in the pipeline's files configure tasks."
+        ),
         click.option("--select", metavar="SET", help="Only these tasks: 'a|b', '<=coadd', '~plots', …"),
         click.option(
             "-c",

@@ -1,16 +1,14 @@
 """Commands that look at pipelines; they need no repository."""
 
-from typing import Literal
-
 import click
 from loadmaster_pipelines.loader import load_pipeline
-from loadmaster_pipelines.show import mermaid, svg, text
+from loadmaster_pipelines.show import as_mermaid, as_svg, as_text, as_yaml
 from loadmaster_registry.universe import load_universe
 
 from .options import config_options
 from .output import show_json
 
-_SHOWN = {"text": text, "mermaid": mermaid, "svg": svg}
+_FORMS = {"text": as_text, "mermaid": as_mermaid, "svg": as_svg, "yaml": as_yaml}
 
 
 @click.group("pipeline")
@@ -20,11 +18,11 @@ def pipeline_command() -> None:
 
 @pipeline_command.command("show")
 @click.argument("pipeline")
-@click.option("--as", "form", type=click.Choice(["text", "mermaid", "svg", "json"]), default="text", show_default=True)
+@click.option("--as", "form", type=click.Choice([*_FORMS, "json"]), default="text", show_default=True)
 @config_options
 def show_command(
     pipeline: str,
-    form: Literal["text", "mermaid", "svg", "json"],
+    form: str,
     config: tuple[str, ...],
     select: str | None,
     trusted: bool,
@@ -34,4 +32,4 @@ def show_command(
     if form == "json":
         show_json(loaded.to_json())
     else:
-        click.echo(_SHOWN[form](loaded))
+        click.echo(_FORMS[form](loaded))

@@ -15,7 +15,9 @@ from .output import show
 @click.argument("dimensions", nargs=-1, required=True)
 @where_option
 @bind_option
-@click.option("--datasets", multiple=True, metavar="TYPE", help="Only where a dataset of TYPE exists (needs -i).")
+@click.option(
+    "--datasets", multiple=True, metavar="TYPE", help="Only where a dataset of TYPE exists (needs -i)."
+)
 @collections_option("Where --datasets are looked for.")
 @click.option("--order-by", multiple=True, metavar="COLUMN", help="visit.exposure_time; -COLUMN to descend.")
 @limit_option
@@ -51,7 +53,9 @@ def query_data_ids_command(
 @collections_option("Where to look.", required=True)
 @where_option
 @bind_option
-@click.option("--all", "every", is_flag=True, help="What later collections hold too, not only the first found.")
+@click.option(
+    "--all", "every", is_flag=True, help="What later collections hold too, not only the first found."
+)
 @limit_option
 @json_option
 @repo_option

@@ -1,14 +1,16 @@
 """Commands that make a repository and bring things into it."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
 
 import click
+from loadmaster_registry.exchange import ImportCounts
 
 from ..repo import Repo
+from ..tables import Table
 from .options import bind_option, collections_option, json_option, repo_option, where_option
-from .output import show_json, tell
+from .output import show, tell
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -26,20 +28,74 @@ def init_command(folder: Path, extensions: tuple[Path, ...]) -> None:
     """Make a new repository in a folder."""
     with Repo.init(folder, universe_extensions=extensions) as made:
         tell(f"made the repository {made.place.folder}")
-    tell(f"next: loadmaster import FILE… --repo {folder}, or loadmaster ingest INSTRUMENT FILE… --repo {folder}")
+    tell(f"next: loadmaster import FILE… --repo {folder}, or loadmaster ingest INSTRUMENT FILE…")
 
 
 @click.command("import")
 @click.argument("files", nargs=-1, required=True, type=_FILE)
-@click.option("--file-root", metavar="URL", help="Where the datasets' files are.  [default: beside each export file]")
+@click.option(
+    "--file-root", metavar="URL", help="Where the datasets' files are.  [default: beside each export file]"
+)
 @json_option
 @repo_option
 def import_command(files: tuple[Path, ...], file_root: str | None, as_json: bool, repo: str) -> None:
     """Load Rubin export files: records, collections, datasets."""
     with Repo(repo) as opened:
         counts = opened.import_file(*files, file_root=file_root)
-    if as_json:
-        show_json({str(file): count.as_dict() for file, count in zip(files, counts, strict=True)})
-    else:
-        for file, count in zip(files, counts, strict=True):
-            tell(f"{file}: {count}")
+    data = [{"file": str(file), **asdict(count)} for file, count in zip(files, counts, strict=True)]
+    show(_counts_table(files, counts), data, as_json)
+
+
+@click.command("register-skymap")
+@click.argument("description", type=_FILE)
+@repo_option
+def register_skymap_command(description: Path, repo: str) -> None:
+    """Register a sky map with its tracts and patches."""
+    with Repo(repo) as opened:
+        stored = opened.register_skymap(description)
+    tell(f"sky map {stored.data_id[0]}: tracts and patches registered, stored as skyMap in {stored.run!r}")
+
+
+@click.command("certify")
+@click.argument("collection")
+@click.argument("dataset_type")
+@collections_option("Where the datasets are.", required=True)
+@where_option
+@bind_option
+@click.option("--begin", metavar="TIME", help="First instant, ISO in UTC: 2026-03-01.  [default: since ever]")
+@click.option("--end", metavar="TIME", help="First instant after the range.  [default: for ever]")
+@repo_option
+def certify_command(
+    collection: str,
+    dataset_type: str,
+    collections: tuple[str, ...],
+    where: str,
+    bind: Mapping[str, object],
+    begin: str | None,
+    end: str | None,
+    repo: str,
+) -> None:
+    """Give calibrations a range of validity.
+
+    The datasets of DATASET_TYPE that are found by -i and --where become valid in the CALIBRATION collection
+    COLLECTION, which is made where it does not exist.
+    """
+    with Repo(repo) as opened:
+        new = opened.certify(
+            collection, dataset_type, inputs=collections, begin=begin, end=end, where=where, bind=bind
+        )
+    tell(f"{new} {dataset_type} newly certified in {collection}")
+
+
+def _counts_table(files: tuple[Path, ...], counts: list[ImportCounts]) -> Table:
+    headings = ("file", "records", "dataset types", "collections", "datasets", "tags", "ranges")
+    rows = tuple(
+        (
+            str(file),
+            *map(
+                str, (sum(c.records.values()), c.dataset_types, c.collections, c.datasets, c.tags, c.ranges)
+            ),
+        )
+        for file, c in zip(files, counts, strict=True)
+    )
+    return Table(headings, rows, "new in the registry", frozenset(headings[1:]))

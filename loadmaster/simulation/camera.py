@@ -1,4 +1,4 @@
-"""The simulated camera: four detectors, each with its own gain, bias pattern, dark current, response and faults."""
+"""The simulated camera: four detectors, each with its own gain, bias, dark current, response and faults."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -68,7 +68,7 @@ def tangent_wcs(
 
 
 def detector_wcs(detector: Detector, ra_deg: float, dec_deg: float, *, rotation_deg: float = 0.0) -> WCS:
-    """Return the WCS of a detector when the boresight points at a place, as the design of the camera has it."""
+    """Return the WCS of a detector, as designed, when the boresight points at a place."""
     middle = (SIZE + 1) / 2
     reference = (middle - detector.centre[0], middle - detector.centre[1])
     return tangent_wcs(ra_deg, dec_deg, rotation_deg=rotation_deg, reference_pixel=reference)

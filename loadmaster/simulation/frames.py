@@ -28,7 +28,9 @@ def star_image(
     -------
     image : ndarray of float32, shape (SIZE, SIZE)
     """
-    near = (np.abs(x - SIZE / 2) < SIZE / 2 + _STAMP_RADIUS) & (np.abs(y - SIZE / 2) < SIZE / 2 + _STAMP_RADIUS)
+    near = (np.abs(x - SIZE / 2) < SIZE / 2 + _STAMP_RADIUS) & (
+        np.abs(y - SIZE / 2) < SIZE / 2 + _STAMP_RADIUS
+    )
     x, y, flux = x[near], y[near], flux[near]
     left, bottom = np.rint(x).astype(int) - _STAMP_RADIUS, np.rint(y).astype(int) - _STAMP_RADIUS
     stamps = _moffat_stamps(x - left, y - bottom, fwhm_px) * flux[:, None, None].astype(np.float32)
@@ -42,7 +44,13 @@ def star_image(
 
 
 def expose(
-    light: Pixels, detector: Detector, band: str, exposure_s: float, rng: np.random.Generator, *, cosmic_rays: int = 0
+    light: Pixels,
+    detector: Detector,
+    band: str,
+    exposure_s: float,
+    rng: np.random.Generator,
+    *,
+    cosmic_rays: int = 0,
 ) -> NDArray[np.uint16]:
     """Return the raw frame that a detector delivers, overscan included.
 
@@ -59,7 +67,7 @@ def expose(
     frame += rng.normal(0, READ_NOISE_E, frame.shape).astype(np.float32)
     drift = rng.normal(0, 3)  # the bias level is never quite the same twice
     adu = frame / detector.gain + detector.bias + drift
-    return np.clip(np.rint(adu), 0, _ADC_MAX).astype(np.uint16)
+    return np.asarray(np.clip(np.rint(adu), 0, _ADC_MAX), dtype=np.uint16)
 
 
 def _moffat_stamps(x: NDArray[np.float64], y: NDArray[np.float64], fwhm_px: float) -> Pixels:

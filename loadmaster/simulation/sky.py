@@ -1,4 +1,4 @@
-"""The simulated sky: stars with true positions and magnitudes, and what a reference catalogue knows of them."""
+"""The simulated sky: true positions and magnitudes of stars, and what a reference catalogue knows of them."""
 
 import numpy as np
 from astropy.coordinates import SkyCoord

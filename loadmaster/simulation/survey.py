@@ -1,4 +1,4 @@
-"""The simulated survey: two nights of calibration and science frames written as FITS, and the truth beside them."""
+"""The simulated survey: two nights of calibration and science frames as FITS, and the truth beside them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 from astropy.table import Table
+from astropy.time import Time
+from astropy.wcs import WCS
 
 from . import camera, sky
 from .frames import expose, star_image
@@ -62,9 +64,9 @@ class SimulatedSurvey:
 
 
 def simulate_survey(folder: Path, *, seed: int = 2026) -> SimulatedSurvey:
-    """Simulate the survey into ``folder/raw``, with ``truth.fits`` and ``reference.fits`` beside; seconds, not minutes.
+    """Simulate the survey into ``folder/raw``, with ``truth.fits`` and ``reference.fits`` beside.
 
-    The same seed gives the same pixels.
+    It takes some seconds. The same seed gives the same pixels.
     """
     rng = np.random.default_rng(seed)
     detectors = camera.simulate_camera(rng)
@@ -74,7 +76,9 @@ def simulate_survey(folder: Path, *, seed: int = 2026) -> SimulatedSurvey:
     raw_folder = folder / "raw"
     raw_folder.mkdir(parents=True)
     raws = tuple(
-        _write_raw(raw_folder, exposure, detector, stars, rng) for exposure in exposures for detector in detectors
+        _write_raw(raw_folder, exposure, detector, stars, rng)
+        for exposure in exposures
+        for detector in detectors
     )
     stars.write(folder / "truth.fits")
     reference.write(folder / "reference.fits")
@@ -141,12 +145,14 @@ def _light(exposure: Exposure, detector: camera.Detector, stars: Table) -> camer
     if exposure.kind != "science":
         return light
     wcs = true_wcs(exposure, detector)
-    flux = exposure.transparency * 10 ** (-0.4 * (stars[f"mag_{exposure.band}"] - _ZERO_POINTS[exposure.band]))
+    flux = exposure.transparency * 10 ** (
+        -0.4 * (stars[f"mag_{exposure.band}"] - _ZERO_POINTS[exposure.band])
+    )
     x, y = sky.pixel_positions(stars, wcs)
     return star_image(x, y, np.asarray(flux), exposure.fwhm_px) + np.float32(exposure.sky_e)
 
 
-def true_wcs(exposure: Exposure, detector: camera.Detector) -> camera.WCS:
+def true_wcs(exposure: Exposure, detector: camera.Detector) -> WCS:
     """Return where the pixels of a detector really look."""
     rotation = exposure.rotation_deg + detector.rotation_deg
     return camera.detector_wcs(detector, *exposure.boresight, rotation_deg=rotation)
@@ -170,6 +176,7 @@ def _header(exposure: Exposure, detector: camera.Detector) -> fits.Header:
         ("FILTER", camera.FILTERS[exposure.band], "physical filter"),
         ("TIMESYS", "UTC", "time scale"),
         ("DATE-OBS", f"{exposure.begin:%Y-%m-%dT%H:%M:%S.%f}"[:-3], "begin of the exposure"),
+        ("MJD-OBS", Time(exposure.begin, scale="utc").mjd, "begin of the exposure"),
         ("EXPTIME", exposure.exposure_s, "[s] shutter open"),
         ("DARKTIME", exposure.exposure_s, "[s] since the last clear"),
         ("GAIN", detector.gain, "[electron/adu]"),

@@ -1,13 +1,13 @@
-"""Command templates: a command line whose words take paths, data ID values and settings. No shell is involved.
+"""Command templates: a command line whose words take paths, data ID values and settings. Light; no shell.
 
-The text is split into words as a shell would do it, once; then each word is filled in by itself. So a value can
-hold blanks, quotes or semicolons and stays what it is. Light: the job runner imports it.
+The text is split into words as a shell would do it, once; then each word is filled in by itself. So a value
+can hold blanks, quotes or semicolons and stays what it is.
 
 Fields, each with an optional format as in ``{data_id.visit:08d}``:
 
 ``{inputs.NAME.path}``, ``{outputs.NAME.path}``
-    Where the file is, or belongs. Several files become several words where the field is the whole word, and are
-    joined by blanks inside a longer one.
+    Where the file is, or belongs. Several files become several words where the field is the whole word, and
+    are joined by blanks inside a longer one.
 ``{inputs.NAME.list}``
     The path of a text file that holds the paths, one a line.
 ``{config.KEY}``
@@ -26,6 +26,8 @@ from typing import Any
 from loadmaster_registry.errors import PipelineError, did_you_mean
 
 from .connections import Connection
+
+_FORMS = "write {inputs.X.path}, {inputs.X.list}, {outputs.X.path}, {config.KEY} or {data_id.DIMENSION}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,15 +170,14 @@ def _word(word: str, where: str) -> Word:
 def _path(name: str, where: str) -> tuple[str, ...]:
     path = tuple(name.split("."))
     shapes = {"inputs": 3, "outputs": 3, "data_id": 2}
-    todo = "write {inputs.NAME.path}, {inputs.NAME.list}, {outputs.NAME.path}, {config.KEY} or {data_id.DIMENSION}"
     if path[0] not in (*shapes, "config"):
-        raise _refused(f"{{{name}}}", where, f"there is no {path[0]!r}", todo)
+        raise _refused(f"{{{name}}}", where, f"there is no {path[0]!r}", _FORMS)
     if (
         not all(part.isidentifier() for part in path)
         or len(path) < 2
         or len(path) != shapes.get(path[0], len(path))
     ):
-        raise _refused(f"{{{name}}}", where, "the field has another form", todo)
+        raise _refused(f"{{{name}}}", where, "the field has another form", _FORMS)
     endings = {"inputs": ("path", "list"), "outputs": ("path",)}.get(path[0], (path[-1],))
     if path[-1] not in endings:
         raise _refused(

@@ -98,7 +98,7 @@ def Prerequisite(  # noqa: N802
     minimum: int = 1,
     calibration: bool = False,
 ) -> Connection:
-    """Declare an input that exists before, is never made by the same plan, and is looked up for each quantum."""
+    """Declare an input that exists before and is looked up for each quantum; no task of the plan makes it."""
     parent, component = _split(dataset_type)
     return Connection(
         name="",

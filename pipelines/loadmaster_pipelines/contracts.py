@@ -1,7 +1,7 @@
 """Contracts: conditions over configurations, evaluated by walking a small part of Python's grammar.
 
-What is understood: names of tasks, their fields, literals, `and or not`, comparisons, arithmetic without powers,
-indexing, conditional expressions, and the functions listed below. Nothing else runs.
+What is understood: names of tasks, their fields, literals, `and or not`, comparisons, arithmetic without
+powers, indexing, conditional expressions, and the functions listed below. Nothing else runs.
 """
 
 import ast
@@ -51,7 +51,7 @@ _SEQUENCES: Mapping[type[ast.expr], Callable[[list[Any]], Any]] = {
 }
 
 
-class _Refused(Exception):
+class _Unclear(Exception):  # noqa: N818 (never leaves this module)
     """What is wrong, and what to do."""
 
 
@@ -70,7 +70,7 @@ def check_contract(contract: Contract, configs: Mapping[str, Mapping[str, Any]],
     """
     try:
         holds = _value(ast.parse(contract.expression.strip(), mode="eval").body, configs)
-    except _Refused as refused:
+    except _Unclear as refused:
         why, todo = refused.args
         raise _not_understood(contract, where, why, todo) from None
     except (SyntaxError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
@@ -113,7 +113,7 @@ def _value(node: ast.expr, configs: Mapping[str, Mapping[str, Any]]) -> Any:
             return _SEQUENCES[type(node)]([of(item) for item in items])
         case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in _FUNCTIONS:
             return _FUNCTIONS[name](*(of(arg) for arg in args))
-    raise _Refused(
+    raise _Unclear(
         f"{ast.unparse(node)!r} is no part of what contracts may say", "compare fields of configurations"
     )
 
@@ -132,8 +132,8 @@ def _named(name: str, holder: Any, of_what: str) -> Any:
     if isinstance(holder, Mapping):
         if name in holder:
             return holder[name]
-        raise _Refused(f"there is no {name!r} in {of_what}", did_you_mean(name, map(str, holder)))
-    raise _Refused(f"{of_what} has no parts", f"leave out .{name}")
+        raise _Unclear(f"there is no {name!r} in {of_what}", did_you_mean(name, map(str, holder)))
+    raise _Unclear(f"{of_what} has no parts", f"leave out .{name}")
 
 
 def _facts(contract: Contract, configs: Mapping[str, Mapping[str, Any]]) -> str:
@@ -147,7 +147,7 @@ def _facts(contract: Contract, configs: Mapping[str, Mapping[str, Any]]) -> str:
 def _shown(node: ast.expr, configs: Mapping[str, Mapping[str, Any]]) -> str:
     try:
         return repr(_value(node, configs))
-    except _Refused:  # behind an `or` that was never reached
+    except _Unclear:  # behind an `or` that was never reached
         return "absent"
 
 

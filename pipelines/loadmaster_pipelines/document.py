@@ -1,6 +1,5 @@
 """One pipeline file as values: parsed strictly, its imports still to be merged."""
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -81,7 +80,7 @@ class TaskEntry:
 
     @property
     def only_refines(self) -> bool:
-        """Whether this can only stand beside an imported task of the same label, whose settings it changes."""
+        """Whether this only changes settings of an imported task of the same label."""
         return self.class_name is None and not self.is_declared
 
 
@@ -358,7 +357,7 @@ def _block(block: Any, where: str, folder: str) -> ConfigBlock:
             refuse(block.at(key), f"{key!r} cannot name a field", "it is not text", "quote it")
     files = _names(block, "file") or ()
     return ConfigBlock(
-        files=tuple(f if "://" in f or f.startswith(("/", "$")) else os.path.join(folder, f) for f in files),
+        files=tuple(f if "://" in f or f.startswith(("/", "$")) else f"{folder}/{f}" for f in files),
         python=_text(block, "python") if "python" in block else None,
         fields={key: plain(value) for key, value in block.items() if key not in ("file", "python")},
         places={key: block.at(key) for key in block},

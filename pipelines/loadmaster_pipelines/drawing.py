@@ -1,8 +1,8 @@
 """The pipeline graph as SVG: rows of boxes from top to bottom, each below everything that it depends on.
 
-The order within a row follows the mean place of the neighbours above and below (barycentres [1]_), which leaves
-few crossings in the graphs that pipelines are. Rows that would become too wide are broken, so that the width is
-bounded whatever the pipeline.
+The order within a row follows the mean place of the neighbours above and below (barycentres [1]_), which
+leaves few crossings in the graphs that pipelines are. Rows that would become too wide are broken, so that the
+width is bounded whatever the pipeline.
 
 References
 ----------
@@ -63,7 +63,8 @@ def draw(pipeline: Pipeline) -> str:
         f"<title>{escape(pipeline.description)}</title>",
         f"<style>{_STYLE}</style>",
         '<defs><marker id="arrow" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" '
-        'orient="auto"><path d="M0,0 L8,4 L0,8 z" style="fill:#8c959f;stroke:none;marker-end:none"/></marker></defs>',
+        'orient="auto"><path d="M0,0 L8,4 L0,8 z" style="fill:#8c959f;stroke:none;marker-end:none"/>'
+        "</marker></defs>",
         *(_edge(boxes[a], boxes[b], data["style"]) for a, b, data in graph.edges(data=True)),
         *(_drawn(box) for box in boxes.values()),
         "</svg>",
@@ -101,7 +102,7 @@ def _rows(graph: nx.DiGraph) -> list[list[TaskKey]]:
         place = {node: (i + 0.5) / len(row) for row in rows for i, node in enumerate(row)}
         for row in rows if downward else reversed(rows):
             near = graph.predecessors if downward else graph.successors
-            row.sort(key=lambda node: _mean([place[n] for n in near(node)], place[node]))  # noqa: B023
+            row.sort(key=lambda node: _mean([place[n] for n in near(node)], place[node]))
             place |= {node: (i + 0.5) / len(row) for i, node in enumerate(row)}
     return [part for row in rows for part in _broken(row)]
 
@@ -167,6 +168,7 @@ def _drawn(box: _Box) -> str:
     )
     return (
         f'<g class="{box.style}"><title>{escape(box.tooltip)}</title>'
-        f'<rect x="{box.x - box.width / 2:.1f}" y="{box.y:.1f}" width="{box.width:.1f}" height="{box.height:.1f}"/>'
+        f'<rect x="{box.x - box.width / 2:.1f}" y="{box.y:.1f}" '
+        f'width="{box.width:.1f}" height="{box.height:.1f}"/>'
         f"{texts}</g>"
     )

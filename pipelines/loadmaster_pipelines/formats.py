@@ -1,12 +1,13 @@
 """How each kind of file is read and written: pairs of functions by type in Python and extension.
 
-The libraries (astropy, polars, numpy) are imported inside the functions that use them: this module is imported on
-the compute node, where most tasks need one of them or none, and each costs more than the whole job runner.
+The libraries (astropy, polars, numpy) are imported inside the functions that use them: this module is loaded
+on the compute node, where most tasks need one of them or none, and each costs more than the whole job runner.
 """
 
 import io
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,7 @@ from loadmaster_registry.errors import StageError
 PythonType = Literal["image", "table", "frame", "skymap", "json", "array", "figure", "text", "bytes"]
 
 _NOT_FINITE = "$float"  # JSON has no NaN and no infinity: they are written as {"$float": "nan"}
+_PLATE_SOLUTION = re.compile(r"AMD[XY]\d+|PPO\d+|PLT(RA|DEC)\w*|CNPIX[12]|[XY]PIXELSZ")
 _FLAGS = "FLAGS"  # FITS extension for CCDData.flags (bit planes); astropy itself does not write it
 
 
@@ -37,14 +39,29 @@ def _read_image(path: Path) -> Any:
     with fits.open(path, memmap=False) as hdus:
         first = next((h for h in hdus if h.is_image and h.data is not None), None)
         if first is None:
-            raise _unreadable(path, "the file holds no image")
-        image = CCDData.read(path, unit=None if "BUNIT" in first.header else "adu")
+            raise unreadable(path, "the file holds no image")
+        image = CCDData.read(path, format="fits", unit=_unit(first.header))
         image.data = _native(image.data)
         if image.uncertainty is not None:
             image.uncertainty.array = _native(image.uncertainty.array)
         if _FLAGS in hdus:
             image.flags = _native(hdus[_FLAGS].data)
     return image
+
+
+def _unit(header: Any) -> Any:
+    """Return the unit to give to the reader: None where the header itself names one that astropy knows."""
+    from astropy.units import Unit
+
+    written = header.get("BUNIT")
+    if written is None:
+        return "adu"
+    try:
+        Unit(written)
+    except ValueError:
+        # Cameras write many words here (counts, e-, DN…); they come back as they are, in no system of units.
+        return Unit(written, parse_strict="silent")
+    return None
 
 
 def _write_image(obj: Any, stream: IO[bytes]) -> None:
@@ -54,9 +71,21 @@ def _write_image(obj: Any, stream: IO[bytes]) -> None:
     if not isinstance(obj, CCDData):
         raise _not_a(obj, "an image (astropy.nddata.CCDData)")
     hdus = obj.to_hdu(wcs_relax=True)
+    if obj.wcs is not None:
+        _drop_plate_solution(hdus[0].header)
     if obj.flags is not None:
         hdus.append(fits.ImageHDU(obj.flags, name=_FLAGS))
     hdus.writeto(stream)
+
+
+def _drop_plate_solution(header: Any) -> None:
+    """Take the keywords of a scanned plate's own solution out; the WCS beside them says the same.
+
+    On a header that has both, wcslib (8.x) overruns its memory and the process dies.
+    """
+    for keyword in list(header):
+        if _PLATE_SOLUTION.fullmatch(keyword):
+            del header[keyword]
 
 
 def _native(array: Any) -> Any:
@@ -225,7 +254,8 @@ def _write_skymap(obj: Any, stream: IO[bytes]) -> None:
     stream.write(obj.to_json().encode())
 
 
-def _unreadable(path: Path, why: str) -> StageError:
+def unreadable(path: Path, why: str) -> StageError:
+    """Return the error for a file that is not what its storage class says."""
     return StageError(
         what=f"{path.name} cannot be read",
         where=str(path),

@@ -17,7 +17,7 @@ class NoWork(Exception):  # noqa: N818 (no error: the quantum is done, and there
         self.reason = reason
 
 
-class NoSuchConnection(PipelineError, AttributeError):
+class NoSuchConnection(PipelineError, AttributeError):  # noqa: N818 (named as its siblings are)
     """A task asked for a connection that it does not declare."""
 
 
@@ -72,7 +72,7 @@ class _Handles(Generic[H]):
         self, quantum: Mapping[str, int | str], handles: Mapping[str, H | Sequence[H] | None]
     ) -> None:
         self.quantum = dict(quantum)
-        self._handles = dict(handles)
+        self._handles: dict[str, H | Sequence[H] | None] = dict(handles)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):  # asked by copy, pickle and friends before there is anything

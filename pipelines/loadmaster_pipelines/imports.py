@@ -1,6 +1,5 @@
 """How pipeline files are merged: what an import brings along, and what the importing file does with it."""
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
@@ -12,7 +11,7 @@ from .yaml_source import refuse
 
 
 def resolve(document: Document, read: Callable[[Import], Document]) -> Document:
-    """Merge what `document` imports into it; `read` returns an imported document with its own imports merged."""
+    """Merge what `document` imports into it; `read` returns an imported document, its own imports merged."""
     imported = [(order, select(read(order), order)) for order in document.imports]
     merged = merge(document, imported)
     check_names(merged)
@@ -36,8 +35,8 @@ def select(document: Document, order: Import) -> Document:
 def restrict(document: Document, labels: Iterable[str], *, edit: bool, keep_steps: bool = True) -> Document:
     """Return `document` with the tasks `labels` only.
 
-    Contracts that name a task which is gone go too. Subsets that miss a member are dropped, or with `edit` lose
-    that member; steps go with their subset.
+    Contracts that name a task which is gone go too. Subsets that miss a member are dropped, or with `edit`
+    lose that member; steps go with their subset.
     """
     keep = set(labels)
     tasks = {label: task for label, task in document.tasks.items() if label in keep}
@@ -49,7 +48,7 @@ def restrict(document: Document, labels: Iterable[str], *, edit: bool, keep_step
         tasks=tasks,
         subsets=subsets,
         steps=tuple(s for s in document.steps if s.label in subsets) if keep_steps else (),
-        contracts=tuple(c for c in document.contracts if not _names_any(c.expression, gone)),
+        contracts=tuple(c for c in document.contracts if not c.names_any(gone)),
     )
 
 
@@ -80,7 +79,7 @@ def merge(own: Document, imported: Sequence[tuple[Import, Document]]) -> Documen
 
 
 def merge_task(imported: TaskEntry, own: TaskEntry) -> TaskEntry:
-    """Return the imported task with the importing file's changes, or the own task where that is another one."""
+    """Return the imported task with the importing file's changes, or the own task where it is another one."""
     same_class = own.class_name == imported.class_name and not own.is_declared
     if not (same_class or own.only_refines):
         return own
@@ -171,10 +170,6 @@ def _left(subsets: Iterable[Subset], keep: set[str], *, edit: bool) -> dict[str,
         elif members and members == subset.members:
             left[subset.name] = subset
     return left
-
-
-def _names_any(expression: str, labels: Iterable[str]) -> bool:
-    return any(re.search(rf"(?:^|[^\w-]){re.escape(label)}\.", expression) for label in labels)
 
 
 def _check_unique(

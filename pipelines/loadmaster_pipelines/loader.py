@@ -15,7 +15,7 @@ from .document import Document, Import, parse_document
 from .imports import resolve, restrict
 from .pipeline import Pipeline, TaskNode, in_order, with_automatic
 from .resolve import Surroundings, task_node
-from .rules import check_pipeline, check_steps
+from .rules import check_graph, check_steps
 from .selection import labels_of_list, labels_of_range, select
 from .settings import literal
 from .yaml_source import expand, read_yaml, refuse
@@ -38,7 +38,8 @@ def load_pipeline(
     Parameters
     ----------
     location : str or Path
-        Path or URL of a YAML file, ``$NAME`` expanded; may end in ``#a,b`` (labels or subsets) or ``#begin..end``.
+        Path or URL of a YAML file, ``$NAME`` expanded; may end in ``#a,b`` (labels or subsets) or
+        ``#begin..end``.
         ``$LOADMASTER_PIPELINES_DIR`` is where the shipped pipelines are.
     universe : Universe
         What dimensions there are.
@@ -47,7 +48,7 @@ def load_pipeline(
     select : str, optional
         Expression of the set language (see `selection`), applied after the fragment of `location`.
     trusted : bool
-        Let ``python:`` and ``file:`` blocks run. Only for files whose authors you trust as you trust a program.
+        Let ``python:`` and ``file:`` blocks run: for files whose authors you trust as you trust a program.
 
     Raises
     ------
@@ -64,8 +65,10 @@ def load_pipeline(
     for label in labels:
         if label in failed:
             raise failed[label]
+    check_graph(
+        (nodes[label] for label in labels), universe, lambda label, name: _place(document, label, name)
+    )
     pipeline = _assemble(document, labels, nodes, path)
-    check_pipeline(pipeline, universe, lambda label, name: _place(document, label, name))
     check_steps(pipeline, universe, document.at("steps"))
     _check_contracts(pipeline, document)
     return pipeline
@@ -76,7 +79,7 @@ def split_fragment(location: str) -> tuple[str, str]:
     path, _, fragment = location.partition("#")
     if "#" in fragment:
         refuse(location, "two `#`", "one begins the selection", "join labels by commas: #a,b")
-    if old := re.search(r":(?!//)(.*)$", path):
+    if old := re.search(r":(?!//)([^/]*)$", path):
         refuse(
             location,
             "`:` selects nothing",

@@ -1,11 +1,11 @@
 """The pipeline and its graph: tasks, the dataset types between them, and the rules they must keep."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import networkx as nx
-
 from loadmaster_registry.errors import PipelineError, did_you_mean
 
 from .connections import Connection
@@ -33,7 +33,7 @@ class TaskNode:
     documented_class: str | None = None  # the name of a class that nobody imports: other software has it
     config: Mapping[str, Any] = field(default_factory=dict)
     code_digest: str = ""  # sha256 of what runs: the class's module, or the command
-    resources: Resources = Resources()
+    resources: Resources = field(default_factory=Resources)
     spatial_bounds_from: tuple[str, ...] = ()  # connections whose regions bound the task's sky
 
     @property
@@ -106,6 +106,10 @@ class Contract:
     expression: str
     message: str = ""
 
+    def names_any(self, labels: Iterable[str]) -> bool:
+        """Whether the expression holds a field of one of these tasks."""
+        return any(re.search(rf"(?:^|[^\w-]){re.escape(label)}\.", self.expression) for label in labels)
+
 
 @dataclass(frozen=True, slots=True)
 class PipelineDatasetType:
@@ -136,8 +140,8 @@ class Pipeline:
     def graph(self) -> nx.MultiDiGraph:
         """Return the graph of tasks and dataset types.
 
-        Nodes are ``("task", label)`` and ``("dataset_type", name)``; each edge has the connection's name as key
-        and the `Connection` as attribute ``connection``.
+        Nodes are ``("task", label)`` and ``("dataset_type", name)``; each edge has the connection's name as
+        key and the `Connection` as attribute ``connection``.
         """
         return graph_of(self.tasks.values())
 
@@ -158,7 +162,7 @@ class Pipeline:
         return tuple(name for name, d in self.dataset_types().items() if d.producer is None)
 
     def components(self) -> list[tuple[str, ...]]:
-        """Return the connected parts, each as labels: tasks that share regular inputs or outputs belong together."""
+        """Return the labels of each connected part: tasks that share regular inputs or outputs are in one."""
         shared = nx.Graph()
         shared.add_nodes_from(self.tasks)
         for task in self.tasks.values():
@@ -191,6 +195,7 @@ class Pipeline:
             tasks={label: task for label, task in self.tasks.items() if label in keep},
             subsets=subsets,
             steps=tuple(s for s in self.steps if s.label in subsets),
+            contracts=tuple(c for c in self.contracts if not c.names_any(set(self.tasks) - keep)),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -277,7 +282,7 @@ def in_order(tasks: Sequence[TaskNode], where: str) -> dict[str, TaskNode]:
 def with_automatic(tasks: Iterable[TaskNode]) -> list[TaskNode]:
     """Add to each task the outputs of the framework (``LABEL_metadata`` and so on) that some task reads."""
     tasks = list(tasks)
-    read = {c.dataset_type for task in tasks for c in task.connections if c.is_read}
+    read = {c.dataset_type for task in tasks for c in (*task.inputs, *task.init_inputs)}
     made = {c.dataset_type for task in tasks for c in task.connections if not c.is_read}
     return [_with_automatic(task, read - made) for task in tasks]
 

@@ -1,4 +1,4 @@
-"""From a task as it stands in a file to a node of the pipeline: class, connections, settings, command, resources."""
+"""From a task as it stands in a file to a node of the pipeline."""
 
 import hashlib
 import importlib
@@ -16,6 +16,7 @@ from .command import check_command, parse_command
 from .connections import Connection
 from .document import TaskEntry
 from .pipeline import TaskNode
+from .resources import Resources
 from .settings import Settings, collect, validated
 from .storage import storage_classes
 from .task import Task
@@ -47,7 +48,8 @@ def task_node(entry: TaskEntry, overrides: Sequence[tuple[str, str]], around: Su
     Raises
     ------
     PipelineError
-        If the class does not import, a setting is refused, a name is unknown, or a command has an unknown field.
+        If the class does not import, a setting is refused, a name is unknown, or a command has an unknown
+        field.
     """
     task = None if entry.is_declared else import_task(entry)
     settings = collect(
@@ -83,7 +85,7 @@ def import_task(entry: TaskEntry) -> type[Task]:
             where,
             f"the class of task {entry.label!r} cannot be imported",
             f"{type(error).__name__}: {error}",
-            f"install the package of {module_name!r}, correct the name, or declare the task's connections here",
+            f"install the package of {module_name!r}, correct the name, or declare the connections here",
         )
     found = getattr(module, name, None)
     if not (isinstance(found, type) and issubclass(found, Task)):
@@ -131,7 +133,7 @@ def _declared(entry: TaskEntry, settings: Settings) -> TaskNode:
         documented_class=entry.class_name,
         config=settings.values,
         code_digest=digest,
-        resources=replace(TaskNode("", (), ()).resources, **entry.resources),
+        resources=Resources(**entry.resources),
         spatial_bounds_from=entry.spatial_bounds_from,
     )
 

@@ -1,7 +1,6 @@
-"""The rules that a whole pipeline keeps: one producer, agreeing definitions, steps that can be run one by one."""
+"""The rules that a whole pipeline keeps: one producer, agreeing definitions, steps that run one by one."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from loadmaster_registry.errors import PipelineError
 from loadmaster_registry.universe import DimensionGroup, Universe
@@ -14,8 +13,8 @@ from .storage import is_convertible
 Edge = tuple[str, Connection]  # label, connection
 
 
-def check_pipeline(pipeline: Pipeline, universe: Universe, place: Callable[[str, str], str]) -> None:
-    """Refuse a pipeline that contradicts itself; all contradictions are told together.
+def check_graph(tasks: Iterable[TaskNode], universe: Universe, place: Callable[[str, str], str]) -> None:
+    """Refuse tasks that contradict each other; all contradictions are told together.
 
     Parameters
     ----------
@@ -26,7 +25,7 @@ def check_pipeline(pipeline: Pipeline, universe: Universe, place: Callable[[str,
     ------
     PipelineError
     """
-    problems = list(_graph_problems(pipeline.tasks.values(), universe))
+    problems = list(_graph_problems(tasks, universe))
     if problems:
         raise PipelineError(
             what="the pipeline contradicts itself"
@@ -58,11 +57,9 @@ def check_steps(pipeline: Pipeline, universe: Universe, where: str) -> None:
         )
 
 
-def _graph_problems(
-    tasks: Sequence[TaskNode] | object, universe: Universe
-) -> Iterator[tuple[str, list[Edge]]]:
+def _graph_problems(tasks: Iterable[TaskNode], universe: Universe) -> Iterator[tuple[str, list[Edge]]]:
     touching: dict[str, list[Edge]] = {}
-    for task in tasks:  # type: ignore[attr-defined]
+    for task in tasks:
         for connection in task.connections:
             touching.setdefault(connection.dataset_type, []).append((task.label, connection))
     for name, edges in touching.items():
@@ -151,7 +148,7 @@ def _not_splittable(step: Step, pipeline: Pipeline, universe: Universe) -> Itera
 
 
 def _follows(dimension: str, group: DimensionGroup, universe: Universe) -> bool:
-    """Whether data IDs of `group` have a value of `dimension`, or are related to some by a join (visit, exposure)."""
+    """Whether `group` has `dimension`, or is related to it by a join, as a visit is to its exposures."""
     if dimension in group:
         return True
     joins = (e for e in universe.elements.values() if not e.is_dimension and dimension in e.required)

@@ -3,11 +3,11 @@
 The set language, loosest binding first::
 
     expr := expr '|' expr | expr '&' expr | '~' expr | '(' expr ')' | direction name | name
-    direction := '<' | '<=' | '>' | '>='      what comes before, what comes after; '=' includes the name itself
+    direction := '<' | '<=' | '>' | '>='      what comes before, after; '=' includes the name itself
     name := [T: D: or S:] NAME                task, dataset type, subset
 
-A dataset type stands for the task that makes it, and for none where no task does. After ``>`` it stands for the
-tasks that read it, with all that follows.
+A dataset type stands for the task that makes it, and for none where no task does. After ``>`` it stands for
+the tasks that read it, with all that follows.
 """
 
 import re
@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 import networkx as nx
-
 from loadmaster_registry.errors import PipelineError, did_you_mean
 
 from .connections import Connection
@@ -40,7 +39,7 @@ def labels_of_list(text: str, tasks: Sequence[str], subsets: Mapping[str, Subset
 
 
 def labels_of_range(text: str, tasks: Mapping[str, TaskNode]) -> list[str]:
-    """Return the labels of ``begin..end``: what follows `begin` and leads to `end`, both included; either may be empty."""
+    """Return the labels of ``begin..end``: what follows `begin` and leads to `end`; either may be empty."""
     begin, end = (part.strip() for part in text.split("..", 1))
     graph = task_graph_of(tasks.values())
     for name in (begin, end):

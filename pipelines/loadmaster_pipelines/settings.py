@@ -1,7 +1,7 @@
 """A task's configuration: from the blocks of pipeline files to checked values.
 
-Order: defaults of the class, then each block in turn (its files, its Python, its fields), then what the command
-line says. Python runs only where the source is trusted.
+Order: defaults of the class, then each block in turn (its files, its Python, its fields), then what the
+command line says. Python runs only where the source is trusted.
 """
 
 import ast
@@ -11,13 +11,15 @@ from dataclasses import dataclass, field
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
-
 from loadmaster_registry.errors import PipelineError, did_you_mean
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import PydanticUndefined
 
 from .document import ConfigBlock, TaskEntry
 from .task import TaskConfig
 from .yaml_source import expand, read_text, refuse
+
+_UNSET = object()  # stands in the tree that Python code sees for a field without a default
 
 
 @dataclass
@@ -88,7 +90,7 @@ def collect(
 
 
 def substitute(value: Any, parameters: Mapping[str, Any], where: str) -> Any:
-    """Replace ``parameters.NAME`` by the parameter's value, in lists and mappings too; unknown ones are refused."""
+    """Replace ``parameters.NAME`` by its value, in lists and mappings too; an unknown one is refused."""
     if isinstance(value, Mapping):
         return {key: substitute(item, parameters, where) for key, item in value.items()}
     if isinstance(value, list):
@@ -179,7 +181,7 @@ def _refuse_python(block: ConfigBlock, trusted: bool) -> None:
                 block.places[key],
                 f"`{key}` would run Python code",
                 "code in pipelines runs only where its source is trusted, and this one is not said to be",
-                "read it, then load with trusted=True (command line: --trust-python), or set fields instead",
+                "read it, then load with trusted=True (command line: --trusted), or set fields instead",
             )
 
 
@@ -194,8 +196,8 @@ def _run(
 ) -> None:
     """Execute `code` with ``config`` and ``parameters``, and take over every field that it changed."""
     before = _defaults(model)
-    _overlay(before, settings.values)
-    tree = copy.deepcopy(before)
+    _overlay(before, _typed(settings.values, model) if model else settings.values)
+    tree = _copied(before)
     names |= {
         "config": _Node(tree, strict=model is not None),
         "parameters": _Node(dict(parameters), frozen=True),
@@ -216,11 +218,42 @@ def _run(
 
 
 def _defaults(model: type[TaskConfig] | None) -> dict[str, Any]:
-    tree: dict[str, Any] = {"connections": {}}
-    for name, info in (model.model_fields if model else {}).items():
+    return {**(_tree(model) if model else {}), "connections": {}}
+
+
+def _tree(model: type[BaseModel]) -> dict[str, Any]:
+    """Return the defaults of `model` as nested mappings; a field without one holds `_UNSET`."""
+    tree: dict[str, Any] = {}
+    for name, info in model.model_fields.items():
         value = info.get_default(call_default_factory=True, validated_data={})
-        tree[name] = value.model_dump() if isinstance(value, BaseModel) else copy.deepcopy(value)
+        inner = _model_in(info.annotation)
+        if value is PydanticUndefined:
+            tree[name] = _tree(inner) if inner else _UNSET
+        else:
+            tree[name] = value.model_dump() if isinstance(value, BaseModel) else copy.deepcopy(value)
     return tree
+
+
+def _typed(values: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    """Return `values` as the model will hold them, as far as each is valid."""
+    typed: dict[str, Any] = {}
+    for key, value in _suited(values, model).items():
+        info = model.model_fields.get(key)
+        inner = _model_in(info.annotation) if info else None
+        if inner is not None and isinstance(value, Mapping):
+            typed[key] = _typed(value, inner)
+        else:
+            annotation: Any = info.annotation if info else Any
+            adapter: TypeAdapter[Any] = TypeAdapter(annotation)
+            typed[key] = adapter.validate_python(value) if _accepts(adapter, value) else value
+    return typed
+
+
+def _copied(tree: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        k: v if v is _UNSET else _copied(v) if isinstance(v, dict) else copy.deepcopy(v)
+        for k, v in tree.items()
+    }
 
 
 def _overlay(tree: dict[str, Any], values: Mapping[str, Any]) -> None:
@@ -251,6 +284,8 @@ class _Node:
         if name not in tree:
             raise AttributeError(f"there is no {name!r}; {did_you_mean(name, tree)}")
         value = tree[name]
+        if value is _UNSET:
+            raise AttributeError(f"{name!r} has no default and is not set yet")
         if not isinstance(value, dict):
             return value
         return _Node(value, strict=self._strict and name != "connections", frozen=self._frozen)

@@ -25,10 +25,10 @@ _TABLES = {
 
 
 def as_text(pipeline: Pipeline) -> str:
-    """Return a table of tasks in order: label, dimensions, inputs → outputs; no line is longer than 120 columns.
+    """Return a table of tasks in order: label, dimensions, inputs → outputs; no line exceeds 120 columns.
 
-    Prerequisites stand in parentheses, datasets of which there is one a run in braces; ``×n`` marks connections
-    that take any number.
+    Prerequisites stand in parentheses, datasets of which there is one a run in braces; ``×n`` marks
+    connections that take any number.
     """
     flow_width = WIDTH - _LABEL_WIDTH - _DIMENSIONS_WIDTH - 4
     lines = textwrap.wrap(pipeline.description, WIDTH)
@@ -56,7 +56,7 @@ def as_text(pipeline: Pipeline) -> str:
 
 
 def as_mermaid(pipeline: Pipeline) -> str:
-    """Return a Mermaid flow chart of tasks and dataset types; of tasks only where it would not be drawn otherwise."""
+    """Return a Mermaid flow chart of tasks and dataset types; of tasks only if Mermaid allows no more."""
     lines = ["flowchart TD"]
     tasks = {label: f"t{i}" for i, label in enumerate(pipeline.tasks)}
     for label, node in tasks.items():
@@ -75,7 +75,7 @@ def as_svg(pipeline: Pipeline) -> str:
 
 
 def as_yaml(pipeline: Pipeline) -> str:
-    """Return a pipeline file that loads as an equal pipeline: imports, parameters and settings are resolved."""
+    """Return a pipeline file that loads as an equal pipeline: imports, parameters, settings are resolved."""
     document: dict[str, Any] = {"description": pipeline.description}
     if pipeline.instrument:
         document["instrument"] = pipeline.instrument
@@ -113,7 +113,7 @@ def _listed(names: Iterable[str]) -> list[str]:
 
 
 def _wrapped(words: Iterable[str], width: int) -> list[str]:
-    """Fill lines with `words`; a word is broken only where it is longer than a line, and then stands alone."""
+    """Fill lines with `words`; a word is broken only where it is longer than a line."""
     lines = [""]
     for word in words:
         if lines[-1] and len(lines[-1]) + 1 + len(word) > width:

@@ -4,17 +4,17 @@ How each kind of file is read and written is in `formats`.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import IO, Any, get_args
 
 import yaml
-
 from loadmaster_registry.errors import ConfigError, StageError, did_you_mean
 
-from .formats import FORMATS, Format, PythonType
+from .formats import FORMATS, Format, PythonType, unreadable
 
 _PACKAGED = Path(__file__).with_name("storage.yaml")
 
@@ -92,21 +92,8 @@ def write(obj: Any, name: str, path: Path) -> None:
     """
     wanted = storage_class(name)
     writer = _format(wanted.type, path, name).write
-    try:
-        stream = open(path, "xb")
-    except FileExistsError:
-        raise StageError(
-            what=f"{path.name} is there already",
-            where=str(path),
-            why="nothing that was written is ever overwritten",
-            todo="put each output once",
-        ) from None
-    try:
-        with stream:
-            writer(obj, stream)
-    except BaseException:
-        os.unlink(path)
-        raise
+    with _new_file(path) as stream:
+        writer(obj, stream)
 
 
 @lru_cache(maxsize=1)
@@ -117,8 +104,33 @@ def storage_classes() -> Mapping[str, StorageClass]:
     return {name: StorageClass(name, *body) for name, body in document["storage_classes"].items()}
 
 
+@contextmanager
+def _new_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that is not there yet; it is gone again if its writing fails."""
+    try:
+        # Mode "xb" would say the same, but astropy refuses to write to a file of that mode.
+        stream = open(path, "wb", opener=_exclusively)  # noqa: SIM115 (closed below)
+    except FileExistsError:
+        raise StageError(
+            what=f"{path.name} is there already",
+            where=str(path),
+            why="nothing that was written is ever overwritten",
+            todo="put each output once",
+        ) from None
+    try:
+        with stream:
+            yield stream
+    except BaseException:
+        path.unlink()
+        raise
+
+
+def _exclusively(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_EXCL, 0o666)
+
+
 def _format(type_: PythonType, path: Path, name: str) -> Format:
-    found = FORMATS.get((type_, path.suffix)) or FORMATS.get((type_, "*"))
+    found = FORMATS.get((type_, _ending(path))) or FORMATS.get((type_, "*"))
     if found is None:
         endings = sorted(extension for kind, extension in FORMATS if kind == type_)
         raise StageError(
@@ -131,13 +143,25 @@ def _format(type_: PythonType, path: Path, name: str) -> Format:
 
 
 def _read_file(type_: PythonType, path: Path) -> Any:
-    return _format(type_, path, type_).read(path)
+    reader = _format(type_, path, type_).read
+    try:
+        return reader(path)
+    except StageError:
+        raise
+    except Exception as error:  # each library has its own
+        raise unreadable(path, f"{type(error).__name__}: {error}") from error
+
+
+def _ending(path: Path) -> str:
+    """Return the extension, of which FITS has several: ``.fit``, ``.fts``, ``.fits.gz``, ``.fits.fz``."""
+    ending = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    return ".fits" if ending in (".fit", ".fts", ".fz") else ending
 
 
 def _type_of_file(path: Path) -> PythonType:
     """Return the richest type that a file with this extension has (types are listed richest first)."""
     for type_ in get_args(PythonType):
-        if (type_, path.suffix) in FORMATS:
+        if (type_, _ending(path)) in FORMATS:
             return type_  # type: ignore[no-any-return]
     return "bytes"
 

@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
-
 from loadmaster_registry.errors import PipelineError
+from pydantic import BaseModel, ConfigDict
 
 from .connections import Connection
 from .handles import Inputs, NoWork, Outputs
@@ -15,7 +14,7 @@ from .resources import Resources
 
 __all__ = ["Inputs", "NoWork", "Outputs", "Resources", "Task", "TaskConfig"]
 
-RESERVED_NAMES = {"quantum"}  # `inputs.quantum` is the data ID
+_RESERVED = {"quantum", "config"}  # `inputs.quantum` is the data ID, `self.config` the configuration
 
 
 class TaskConfig(BaseModel):
@@ -73,11 +72,11 @@ class Task(ABC):
 
 
 def _named(connection: Connection, name: str, cls: type) -> Connection:
-    if name in RESERVED_NAMES:
+    if name in _RESERVED or hasattr(Task, name):
         raise PipelineError(
             what=f"a connection may not be called {name!r}",
             where=f"{cls.__module__}.{cls.__qualname__}",
-            why="the name is taken by the quantum's data ID",
+            why="the name means something else in every task",
             todo="rename the connection",
         )
     return replace(connection, name=name)

@@ -8,7 +8,6 @@ from typing import Any, NoReturn
 
 import fsspec
 import yaml
-
 from loadmaster_registry.errors import PipelineError, did_you_mean
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -49,12 +48,12 @@ def read_text(location: str) -> str:
             with fsspec.open(location, "rt", encoding="utf-8") as stream:
                 return str(stream.read())
         return Path(location).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, ImportError) as error:  # the last two: no such protocol, not UTF-8
         raise PipelineError(
             what="a file of the pipeline cannot be read",
             where=location,
             why=str(error) or type(error).__name__,
-            todo="give the path of a YAML file, relative to the current folder or to the file that imports it",
+            todo="give a path relative to the current folder, or to the file that imports it",
         ) from error
 
 
@@ -97,7 +96,7 @@ def check_keys(block: Mapping[Any, Any], known: Iterable[str], what: str) -> Non
 
 
 def expand(text: str, where: str, given: Mapping[str, str]) -> str:
-    """Replace ``$NAME`` and ``${NAME}`` by the environment, or else by `given`; an unknown name is refused."""
+    """Replace ``$NAME`` and ``${NAME}`` from the environment or else `given`; refuse an unknown name."""
 
     def value(match: re.Match[str]) -> str:
         name = match[1] or match[2]

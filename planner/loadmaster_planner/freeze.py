@@ -213,12 +213,14 @@ def _only_used(graph: QuantumGraph) -> QuantumGraph:
     used = {name: np.zeros(table.count, dtype=bool) for name, table in graph.datasets.items()}
     for task in graph.quanta.values():
         for connection, edges in (*task.inputs.items(), *task.outputs.items()):
-            used[task.types[connection]][edges.dataset] = True
+            if len(edges):
+                used[task.types[connection]][edges.dataset] = True
     rows = {name: np.cumsum(mask, dtype=np.int64) - 1 for name, mask in used.items()}
 
     def moved(quanta: Quanta, edges: Mapping[str, Edges]) -> dict[str, Edges]:
         return {
-            c: Edges(e.quantum, rows[quanta.types[c]][e.dataset].astype(np.uint32)) for c, e in edges.items()
+            c: Edges(e.quantum, rows[quanta.types[c]][e.dataset].astype(np.uint32)) if len(e) else e
+            for c, e in edges.items()
         }
 
     datasets = {name: _rows_kept(t, used[name]) for name, t in graph.datasets.items() if used[name].any()}

@@ -287,7 +287,7 @@ class Plan:
         pairs = []
         for first, task in zip(self._first_job, self.header.tasks, strict=False):
             for c in task.connections:
-                if not c.is_output and (maker[c.dataset_type] >= 0).any():
+                if not c.is_output and c.edges and (maker[c.dataset_type] >= 0).any():
                     edges = self.edges(task.label, c.name)
                     needs = maker[c.dataset_type][edges["dataset"].to_numpy()]
                     job = edges["quantum"].to_numpy().astype(np.int64) + first

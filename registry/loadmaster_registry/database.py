@@ -1,4 +1,7 @@
-"""The database behind a registry: engine, snapshots, the one writer. All that differs between SQLite and PostgreSQL."""
+"""The database behind a registry: engine, snapshots, the one writer.
+
+All that differs between SQLite and PostgreSQL is here.
+"""
 
 import json
 from collections.abc import Iterator
@@ -108,7 +111,7 @@ def words(url: str) -> Iterator[None]:
 
 def _advice(said: str) -> str:
     if "locked" in said:
-        return f"another process has been writing for over {_BUSY_TIMEOUT_S} s: wait for it, or look why it hangs"
+        return f"another process writes for over {_BUSY_TIMEOUT_S} s: wait for it, or look why it hangs"
     if "readonly" in said or "unable to open" in said:
         return "check the permissions of the file and of its folder"
     if "full" in said:
@@ -145,7 +148,14 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
     @sa.event.listens_for(engine, "connect")
     def _connected(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # the driver begins and ends nothing by itself
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "temp_store=MEMORY", "cache_size=-65536", "wal_autocheckpoint=8000"):
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=NORMAL",
+            "foreign_keys=ON",
+            "temp_store=MEMORY",
+            "cache_size=-65536",
+            "wal_autocheckpoint=8000",
+        ):
             connection.execute(f"PRAGMA {pragma}")
 
     @sa.event.listens_for(engine, "begin")

@@ -1,4 +1,4 @@
-"""What an export file means: its blocks checked, brought to today's universe, and turned into our nouns and frames."""
+"""What an export file means: blocks checked, brought to today's universe, made nouns and frames."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ from .errors import ConfigError, did_you_mean
 from .export_file import Block, ExportFile, Table, as_ns, read_export_file, timespan
 from .frames import DTYPES
 from .records import Collection, CollectionType, DatasetType
-from .schema import key_column, record_columns
+from .schema import FILE_COLUMNS, key_column, record_columns
 from .timespan import Timespan
 from .universe import Column, Element, Universe, load_universe
 
@@ -27,7 +27,7 @@ _DROPPED = {  # columns that Rubin has given up
     "exposure": {"group_id"},
 }
 _RENAMED = {"exposure": {"group_name": "group"}}
-_RECORD = ("dataset_id", "data_id", "path")
+_RECORD = ("dataset_id", "data_id", "path", "size_bytes", "checksum")  # the last two only we write
 _KEYS_ONLY = ("day_obs", "group")  # once plain columns: their records are made where only others name them
 
 
@@ -37,7 +37,7 @@ class RunDatasets:
 
     dataset_type: str
     run: str
-    rows: pl.DataFrame  # required dimensions, id (Binary), url (as in the file; null without)
+    rows: pl.DataFrame  # required dimensions, id (Binary), url (as in the file), size_bytes, checksum
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,7 @@ class _Draft:
 
     def finished(self) -> Export:
         """Return the export; records that only others name are made, chains stand after their children."""
+        self._complete_visits()
         for name in _KEYS_ONLY:
             if name in self._universe.elements:
                 self._add_named_keys(name)
@@ -203,6 +204,21 @@ class _Draft:
         rows = self._frame(element, columns).drop_nulls()
         self._records.setdefault(element.name, []).append(rows)
 
+    def _complete_visits(self) -> None:
+        """Give visits that are older than `visit.day_obs` the night of their exposures."""
+        frames = {name: self._records.get(name, []) for name in ("visit", "visit_definition", "exposure")}
+        if not all(frames.values()) or all("day_obs" in frame.columns for frame in frames["visit"]):
+            return
+        exposures = pl.concat(frames["exposure"], how="diagonal").select("instrument", "exposure", "day_obs")
+        defined = pl.concat(frames["visit_definition"]).join(exposures, on=["instrument", "exposure"])
+        nights = defined.group_by("instrument", "visit").agg(pl.col("day_obs").min())
+        self._records["visit"] = [
+            frame
+            if "day_obs" in frame.columns
+            else frame.join(nights, on=["instrument", "visit"], how="left", maintain_order="left")
+            for frame in frames["visit"]
+        ]
+
     def _add_named_keys(self, name: str) -> None:
         """Make records of `name` where others imply values that have none."""
         required = self._universe.elements[name].required
@@ -254,7 +270,7 @@ class _Draft:
             self._refuse(f"collection {new.name!r} is defined twice, differently", "keep one of them")
 
     def _sorted_collections(self) -> list[Collection]:
-        """Return all that is no chain, then chains, each after its children; a circle is left to the registry."""
+        """Return what is no chain, then chains, each after its children; the registry refuses a circle."""
         done = {name: c for name, c in self._collections.items() if c.type is not CollectionType.CHAINED}
         waiting = [c for c in self._collections.values() if c.type is CollectionType.CHAINED]
         while waiting:
@@ -268,24 +284,22 @@ class _Draft:
         table = self._take("records", Table, Table())
         type = self._types.get(name) or self._known.get(name)
         if type is None:
-            self._refuse(
-                f"dataset type {name!r} is not defined", did_you_mean(name, {**self._known, **self._types})
-            )
-        ids, data_ids, urls = [], [], []
+            known = {*self._known, *self._types}
+            self._refuse(f"dataset type {name!r} is not defined", did_you_mean(name, known))
         empty: list[Any] = [None] * table.height
-        for id, data_id, path in zip(*(table.columns.get(c, empty) for c in _RECORD), strict=True):
+        records = zip(*(table.columns.get(c, empty) for c in _RECORD), strict=True)
+        ids, data_ids, facts = [], [], []
+        for id, data_id, *rest in records:
             some = id if isinstance(id, list) else [id]
             theirs = data_id if isinstance(data_id, list) else [data_id]
             if len(some) != len(theirs) or not all(isinstance(d, dict) for d in theirs):
                 self._refuse("`dataset_id` and `data_id` are not as many", "give a data ID for each dataset")
             ids += some
             data_ids += theirs
-            urls += [path] * len(some)
+            facts += [rest] * len(some)
         columns = self._data_id_columns(type, data_ids)
-        columns += [
-            pl.Series("id", self._uuids(ids), dtype=pl.Binary),
-            pl.Series("url", urls, dtype=pl.String),
-        ]
+        columns.append(pl.Series("id", self._uuids(ids), dtype=pl.Binary))
+        columns += [self._series(c, [fact[i] for fact in facts]) for i, c in enumerate(FILE_COLUMNS)]
         self._datasets.append(RunDatasets(name, run, pl.DataFrame(columns)))
 
     def _data_id_columns(self, type: DatasetType, data_ids: Sequence[Mapping[str, Any]]) -> list[pl.Series]:
@@ -331,9 +345,8 @@ class _Draft:
         if value is None and default is not None:
             return default
         if not isinstance(value, kind):
-            self._refuse(
-                f"{key!r} is {'missing' if value is None else repr(value)}", f"give a {kind.__name__}"
-            )
+            found = "missing" if value is None else repr(value)
+            self._refuse(f"{key!r} is {found}", f"give a {kind.__name__}")
         return value
 
     def _refuse(self, why: str, todo: str) -> NoReturn:

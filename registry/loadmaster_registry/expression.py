@@ -11,7 +11,8 @@ from .errors import QueryError
 
 COMPARISONS = ("=", "!=", "<", "<=", ">", ">=", "OVERLAPS")
 _KEYWORDS = {"AND", "OR", "NOT", "IN", "OVERLAPS"}
-_DEEPEST = 100  # nested parentheses; keeps us clear of Python's own limit
+_DEEPEST = 30  # nested parentheses or calls; keeps us clear of Python's own limit
+_LONGEST = 200  # terms of one sum or product, for the same reason
 
 Span = tuple[int, int]  # where something stands in the text: begin, end
 
@@ -257,16 +258,20 @@ class _Parser:
         while self._take("NOT"):
             count += 1
         node = self._comparison()
-        for _ in range(count):
+        for _ in range(2 - count % 2 if count else 0):  # NOT NOT NOT is NOT
             node = Not(node, (begin, node.at[1]))
         return node
 
     def _comparison(self) -> Node:
         node = self._membership()
-        while (operator := self._take(*COMPARISONS)) is not None:
-            right = self._membership()
-            node = Binary(operator, node, right, (node.at[0], right.at[1]))
-        return node
+        if (operator := self._take(*COMPARISONS)) is None:
+            return node
+        right = self._membership()
+        if self.kind == "operator" and self._tokens[self._next].text in COMPARISONS:
+            at = self._tokens[self._next].at
+            why = "what a comparison yields is true or false, which nothing is compared with"
+            raise refusal(self._text, at, "comparisons cannot be chained", why, "join them with AND")
+        return Binary(operator, node, right, (node.at[0], right.at[1]))
 
     def _membership(self) -> Node:
         operand = self._sum()
@@ -282,7 +287,7 @@ class _Parser:
         return Membership(operand, tuple(items), negated, (operand.at[0], self._expect(")").at[1]))
 
     def _item(self) -> Node:
-        node = self._signed()
+        node = self._sum()
         if isinstance(node, Pair | Membership | Not | Logical | Binary):
             raise refusal(
                 self._text,
@@ -297,21 +302,23 @@ class _Parser:
         return self._arithmetic(("+", "-"), lambda: self._arithmetic(("*", "/", "%"), self._signed))
 
     def _arithmetic(self, operators: tuple[str, ...], part: Callable[[], Node]) -> Node:
-        node = part()
+        node, terms = part(), 1
         while (operator := self._take(*operators)) is not None:
-            right = part()
+            right, terms = part(), terms + 1
             node = Binary(operator, node, right, (node.at[0], right.at[1]))
+            if terms > _LONGEST:
+                raise self._too_much(node.at, f"more than {_LONGEST} terms are in this")
         return node
 
     def _signed(self) -> Node:
         begin = self._tokens[self._next].at[0]
-        signs = []
+        signs = ""
         while (sign := self._take("+", "-")) is not None:
-            signs.append(sign)
+            signs += sign
         node = self._primary()
-        for sign in reversed(signs):
-            node = Signed(sign, node, (begin, node.at[1]))
-        return node
+        if not signs:
+            return node
+        return Signed("-" if signs.count("-") % 2 else "+", node, (begin, node.at[1]))
 
     def _primary(self) -> Node:
         token = self._tokens[self._next]
@@ -326,32 +333,32 @@ class _Parser:
         return read(token)
 
     def _call(self, name: _Token) -> Node:
-        self._expect("(")
+        self._open()
         arguments: list[Node] = []
         if not self._peek(")"):
             arguments.append(self.disjunction())
             while self._take(","):
                 arguments.append(self.disjunction())
-        return Call(name.text.upper(), tuple(arguments), (name.at[0], self._expect(")").at[1]))
+        return Call(name.text.upper(), tuple(arguments), (name.at[0], self._close()))
 
     def _parenthesis(self) -> Node:
-        opened = self._expect("(").at[0]
-        self._depth += 1
-        if self._depth > _DEEPEST:
-            raise refusal(
-                self._text,
-                (opened, opened + 1),
-                f"more than {_DEEPEST} parentheses are open",
-                "nobody could read that",
-                "flatten the expression, or bind a list of values and use IN",
-            )
+        opened = self._open()
         node = self.disjunction()
         if self._take(","):
             end = self.disjunction()
             node = Pair(node, end, node.at)
-        closed = self._expect(")").at[1]
+        return replace(node, at=(opened, self._close()))
+
+    def _open(self) -> int:
+        token = self._expect("(")
+        self._depth += 1
+        if self._depth > _DEEPEST:
+            raise self._too_much(token.at, f"more than {_DEEPEST} parentheses are open")
+        return token.at[0]
+
+    def _close(self) -> int:
         self._depth -= 1
-        return replace(node, at=(opened, closed))
+        return self._expect(")").at[1]
 
     def _peek(self, word: str, ahead: int = 0) -> bool:
         at = min(self._next + ahead, len(self._tokens) - 1)
@@ -369,6 +376,10 @@ class _Parser:
             raise self.unexpected(repr(word))
         self._next += 1
         return self._tokens[self._next - 1]
+
+    def _too_much(self, at: Span, what: str) -> QueryError:
+        todo = "flatten the expression, or bind a list of values and use IN"
+        return refusal(self._text, at, what, "nobody could read that", todo)
 
     def _advice(self, token: _Token) -> str:
         before = self._tokens[self._next - 1].text if self._next else ""

@@ -81,6 +81,17 @@ def insert(connection: sa.Connection, table: sa.Table, rows: pl.DataFrame) -> No
     connection.exec_driver_sql(text, part.rows() if is_positional else part.rows(named=True))
 
 
+def update(connection: sa.Connection, table: sa.Table, rows: pl.DataFrame, key: Sequence[str]) -> int:
+    """Give the rows that agree with some row of `rows` in `key` its other values; return how many there were."""
+    names = [name for name in rows.columns if name not in key]
+    if rows.is_empty() or not names:
+        return 0
+    wanted = [table.c[name] == sa.bindparam(f"{name}_") for name in key]
+    values = {name: sa.bindparam(f"{name}_") for name in names}
+    given = rows.rename(lambda name: f"{name}_").to_dicts()
+    return connection.execute(sa.update(table).where(*wanted).values(values), given).rowcount
+
+
 def delete(connection: sa.Connection, table: sa.Table, keys: pl.DataFrame) -> int:
     """Remove the rows that agree with some row of `keys` in all its columns; return how many there were."""
     if keys.is_empty():
@@ -151,7 +162,8 @@ def _fitted(values: pl.Series, column: Column, what: str) -> pl.Series:
             what=f"column {column.name!r} is null in {values.null_count()} of {values.len()} rows",
             where=what, why="it is never null", todo="give the values, or leave these rows out",
         )  # fmt: skip
-    return values if values.dtype == dtype else values.cast(dtype)
+    values = values if values.dtype == dtype else values.cast(dtype)
+    return values.fill_nan(None) if column.type == "float" else values  # SQLite stores NaN as null
 
 
 def _widens(given: pl.DataType, wanted: pl.DataType) -> bool:

@@ -22,6 +22,7 @@ def query_data_ids(
     collections: Sequence[str] = (),
     order_by: Sequence[str] = (),
     limit: int | None = None,
+    rubin_circles: bool = False,
 ) -> pl.DataFrame:
     """Find the data IDs over `dimensions` that the records, `where` and existing `datasets` admit.
 
@@ -31,6 +32,8 @@ def query_data_ids(
         Dataset types of which one must exist for each data ID, in `collections`.
     order_by : sequence of str
         Columns as in `where`; a leading ``-`` means descending. By the data IDs themselves by default.
+    rubin_circles : bool
+        Give CIRCLE twice the radius that is written, as Rubin's code does at present.
 
     Returns
     -------
@@ -43,7 +46,8 @@ def query_data_ids(
         If `where` cannot be understood.
     """
     group = registry.universe.group(dimensions)
-    found = matching(registry, group, where, bind, existing(registry, datasets, collections))
+    constraints = existing(registry, datasets, collections)
+    found = matching(registry, group, where, bind, constraints, rubin_circles=rubin_circles)
     frame = found.rows.data_ids(group.names)
     return _ordered(registry, frame, group, order_by, limit)
 
@@ -116,9 +120,12 @@ def matching(
     where: str,
     bind: Mapping[str, object] | None = None,
     constraints: Sequence[Constraint] = (),
+    *,
+    rubin_circles: bool = False,
 ) -> Constrained:
     """Find what `where` and `constraints` admit over `group`."""
-    predicates = parse(where, universe=registry.universe, bind=bind, dimensions=group)
+    universe = registry.universe
+    predicates = parse(where, universe=universe, bind=bind, dimensions=group, rubin_circles=rubin_circles)
     return constrain(registry, group, predicates, constraints)
 
 

@@ -1,9 +1,9 @@
-"""The tables of a registry, made from its universe. Together with the modules that read and write them, all SQL.
+"""The tables of a registry, made from its universe.
 
 Fixed tables: `meta`, `collection`, `chain`, `dimension_group`, `dataset_type`, `dataset`, `file`, `quantum`,
-`quantum_input`. One `record_ELEMENT` for each stored element of the universe. Three for each group of dimensions
-that some dataset type has, numbered by `dimension_group.id`: `data_id_N` (membership in RUNs), `tag_N` and
-`calib_N`. Data IDs are typed columns everywhere, named like their dimension.
+`quantum_input`. One `record_ELEMENT` for each stored element of the universe. Three for each group of
+dimensions that some dataset type has, numbered by `dimension_group.id`: `data_id_N` (membership in RUNs),
+`tag_N` and `calib_N`. Data IDs are typed columns everywhere, named like their dimension.
 """
 
 from collections.abc import Sequence
@@ -18,12 +18,15 @@ from .universe import Column, ColumnType, DimensionGroup, Element, Universe
 
 SCHEMA_VERSION = 1  # what this code reads and writes; stored in `meta`
 
+FILE_COLUMNS = (Column("url", "str"), Column("size_bytes", "int"), Column("checksum", "str"))
+
+_COUNT, _TEXT, _BLOB = sa.BigInteger(), sa.Text(), sa.LargeBinary()
 _SQL_TYPES: dict[ColumnType, sa.types.TypeEngine[Any]] = {
-    "int": sa.BigInteger(),
+    "int": _COUNT,
     "float": sa.Double(),
-    "str": sa.Text(),
+    "str": _TEXT,
     "bool": sa.Boolean(),
-    "bytes": sa.LargeBinary(),
+    "bytes": _BLOB,
 }
 # Columns of the membership tables and of the frames read from them.
 _RESERVED = {"dataset", "dataset_type", "run", "collection", "begin", "end", "id", "quantum", "rank", "url"}
@@ -58,7 +61,9 @@ class Schema:
         self.universe = universe
         _check_names(universe)
         self.metadata = sa.MetaData()
-        self._fixed_tables()
+        self._collection_tables()
+        self._dataset_tables()
+        self._quantum_tables()
         self.records: dict[str, sa.Table] = {}
         for element in universe.elements.values():  # in order: each refers to earlier ones only
             if element.has_table:
@@ -69,19 +74,18 @@ class Schema:
         """Create the fixed tables and those of the elements."""
         self.metadata.create_all(connection)
 
-    def _fixed_tables(self) -> None:
-        blob, text, count = sa.LargeBinary(), sa.Text(), sa.BigInteger()
+    def _collection_tables(self) -> None:
         self.meta = sa.Table(
             "meta", self.metadata,
-            sa.Column("key", text, primary_key=True),
-            sa.Column("value", text, nullable=False),
+            sa.Column("key", _TEXT, primary_key=True),
+            sa.Column("value", _TEXT, nullable=False),
         )  # fmt: skip
         self.collection = sa.Table(
             "collection", self.metadata,
             sa.Column("id", _ROW_ID, primary_key=True),
-            sa.Column("name", text, nullable=False, unique=True),
-            sa.Column("type", text, nullable=False),
-            sa.Column("doc", text, nullable=False),
+            sa.Column("name", _TEXT, nullable=False, unique=True),
+            sa.Column("type", _TEXT, nullable=False),
+            sa.Column("doc", _TEXT, nullable=False),
         )  # fmt: skip
         self.chain = sa.Table(
             "chain", self.metadata,
@@ -89,56 +93,60 @@ class Schema:
             sa.Column("position", sa.Integer(), primary_key=True),
             sa.Column("child", _ROW_ID, sa.ForeignKey("collection.id"), nullable=False, index=True),
         )  # fmt: skip
+
+    def _dataset_tables(self) -> None:
         self.dimension_group = sa.Table(
             "dimension_group", self.metadata,
             sa.Column("id", _ROW_ID, primary_key=True),
-            sa.Column("required", text, nullable=False, unique=True),  # names with commas, in the universe's order
+            sa.Column("required", _TEXT, nullable=False, unique=True),  # names, with commas between
         )  # fmt: skip
         self.dataset_type = sa.Table(
             "dataset_type", self.metadata,
             sa.Column("id", _ROW_ID, primary_key=True),
-            sa.Column("name", text, nullable=False, unique=True),
+            sa.Column("name", _TEXT, nullable=False, unique=True),
             sa.Column("dimension_group", _ROW_ID, sa.ForeignKey("dimension_group.id"), nullable=False),
-            sa.Column("storage_class", text, nullable=False),
+            sa.Column("storage_class", _TEXT, nullable=False),
             sa.Column("is_calibration", sa.Boolean(), nullable=False),
         )  # fmt: skip
         self.dataset = sa.Table(
             "dataset", self.metadata,
             sa.Column("id", _ROW_ID, primary_key=True),  # short, so that joins are cheap
-            sa.Column("uuid", blob, nullable=False, unique=True),
+            sa.Column("uuid", _BLOB, nullable=False, unique=True),
             sa.Column("dataset_type", _ROW_ID, sa.ForeignKey("dataset_type.id"), nullable=False),
             sa.Column("run", _ROW_ID, sa.ForeignKey("collection.id"), nullable=False),
-            sa.Column("quantum", blob),  # uuid of what made it; null where it came from outside
+            sa.Column("quantum", _BLOB),  # uuid of what made it; null where it came from outside
         )  # fmt: skip
         made = self.dataset.c.quantum.is_not(None)
         sa.Index("dataset_of_quantum", self.dataset.c.quantum, sqlite_where=made, postgresql_where=made)
         self.file = sa.Table(
             "file", self.metadata,
             sa.Column("dataset", _ROW_ID, sa.ForeignKey("dataset.id"), primary_key=True),
-            sa.Column("url", text, nullable=False),
-            sa.Column("size_bytes", count),
-            sa.Column("checksum", text),
+            sa.Column("url", _TEXT, nullable=False),
+            sa.Column("size_bytes", _COUNT),
+            sa.Column("checksum", _TEXT),
         )  # fmt: skip
+
+    def _quantum_tables(self) -> None:
         self.quantum = sa.Table(
             "quantum", self.metadata,
-            sa.Column("id", blob, primary_key=True),
-            sa.Column("attempt", sa.BigInteger(), primary_key=True, autoincrement=False),
+            sa.Column("id", _BLOB, primary_key=True),
+            sa.Column("attempt", _COUNT, primary_key=True, autoincrement=False),
             sa.Column("run", _ROW_ID, sa.ForeignKey("collection.id"), nullable=False, index=True),
-            sa.Column("task", text, nullable=False),
-            sa.Column("data_id", text, nullable=False),  # JSON: only for people, no join is on it
-            sa.Column("status", text, nullable=False),
-            sa.Column("host", text),
-            sa.Column("started", text),
-            sa.Column("ended", text),
-            sa.Column("code_digest", text),
-            sa.Column("config_digest", text),
+            sa.Column("task", _TEXT, nullable=False),
+            sa.Column("data_id", _TEXT, nullable=False),  # JSON: only for people, no join is on it
+            sa.Column("status", _TEXT, nullable=False),
+            sa.Column("host", _TEXT),
+            sa.Column("started", _TEXT),
+            sa.Column("ended", _TEXT),
+            sa.Column("code_digest", _TEXT),
+            sa.Column("config_digest", _TEXT),
         )  # fmt: skip
         # An input is named by its uuid and needs no row in `dataset`: what never left a job has none.
         self.quantum_input = sa.Table(
             "quantum_input", self.metadata,
-            sa.Column("quantum", blob, primary_key=True),
-            sa.Column("dataset_id", blob, primary_key=True),
-            sa.Column("connection", text, primary_key=True),
+            sa.Column("quantum", _BLOB, primary_key=True),
+            sa.Column("dataset_id", _BLOB, primary_key=True),
+            sa.Column("connection", _TEXT, primary_key=True),
             sa.Index("quantum_of_input", "dataset_id"),
         )  # fmt: skip
 
@@ -162,7 +170,7 @@ class Schema:
         )
 
     def _group_tables(self, number: int, group: DimensionGroup) -> GroupTables:
-        """Return the tables numbered `number`; a name space of their own, as a number may be given up again."""
+        """Return the tables of a group; `number` may be given to another one after a transaction failed."""
         metadata = sa.MetaData()
         dims = group.required
 
@@ -199,14 +207,14 @@ class Schema:
                 reference("collection", self.collection),
                 of_type(),
                 reference("dataset", self.dataset, index=True),
-                sa.Column("begin", sa.BigInteger(), nullable=False),  # MIN_NS, MAX_NS where unbounded
-                sa.Column("end", sa.BigInteger(), nullable=False),
+                sa.Column("begin", _COUNT, nullable=False),  # MIN_NS, MAX_NS where unbounded
+                sa.Column("end", _COUNT, nullable=False),
                 constraint=sa.Index(f"calib_{number}_of", "dataset_type", "collection", *dims),
             ),
         )
 
     def _references(self, dimensions: Sequence[str]) -> list[sa.ForeignKeyConstraint]:
-        """Return foreign keys to the records of `dimensions`, without those that follow from another of them."""
+        """Return foreign keys to the records of `dimensions`, but for those that follow from another."""
         needed = {d for name in dimensions for d in self.universe[name].required if d != name}
         elements = [self.universe[name] for name in dimensions if name not in needed]
         return [

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-from lsst.sphgeom import Circle, HealpixPixelization, HtmPixelization, Region
+from lsst.sphgeom import Circle, HealpixPixelization, HtmPixelization, Region, UnitVector3d
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
@@ -145,6 +145,28 @@ def pixelization_of(pixels: str) -> HtmPixelization | HealpixPixelization:
         )
     level = int(match[2])
     return HtmPixelization(level) if match[1] == "htm" else HealpixPixelization(level)
+
+
+def hull(polygons: Sequence[bytes]) -> bytes:
+    """Return the convex hull of some convex polygons; they must lie on a hemisphere."""
+    if len(polygons) == 1:
+        return polygons[0]
+    corners = np.concatenate([polygon_vertices([polygon])[0] for polygon in polygons])
+    try:
+        return ConvexPolygon.convexHull([UnitVector3d(*corner) for corner in corners.tolist()]).encode()
+    except (RuntimeError, ValueError) as error:
+        raise RegistryError(
+            what="some sky regions have no convex hull",
+            where=f"{len(polygons)} polygons",
+            why=str(error),
+            todo="check their coordinates: they must lie within one hemisphere",
+        ) from error
+
+
+def contains_all(outer: bytes, inner: bytes) -> bool:
+    """Whether a convex polygon holds all corners of another one, and so all of it."""
+    region = decode(outer)
+    return all(region.contains(UnitVector3d(*corner)) for corner in polygon_vertices([inner])[0].tolist())
 
 
 def decode(encoded: bytes) -> Region:

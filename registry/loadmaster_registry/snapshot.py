@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 from uuid import UUID
 
 import polars as pl
 import sqlalchemy as sa
 
 from . import provenance
-from .collections import Catalog
+from .catalog import Catalog
 from .errors import NotFound, RegistryError, did_you_mean
 from .frames import Keep, keep_in_sql, kept, read, read_matching
 from .records import Collection, CollectionType, DatasetRef, DatasetType
@@ -152,8 +153,8 @@ class Snapshot:
         Returns
         -------
         ranges : DataFrame
-            Required dimensions, ``dataset``, ``rank``, ``begin`` and ``end`` (TAI ns; `MIN_NS`, `MAX_NS` where
-            unbounded), in order of data ID, rank and begin.
+            Required dimensions, ``dataset``, ``rank``, ``begin`` and ``end`` (TAI ns; `MIN_NS`, `MAX_NS`
+            where unbounded), in order of data ID, rank and begin.
 
         Raises
         ------
@@ -225,9 +226,9 @@ class Snapshot:
         Returns
         -------
         datasets : DataFrame
-            ``id`` (Binary, uuid bytes), ``dataset``, ``dataset_type``, ``run``, ``quantum`` (Binary, what made it;
-            null for what came from outside), ``task``; in order of type and row. An input that is no dataset of
-            this registry has only its ``id``. The dataset itself is left out.
+            ``id`` (Binary, uuid bytes), ``dataset``, ``dataset_type``, ``run``, ``quantum`` (Binary, what
+            made it; null for what came from outside), ``task``; in order of type and row. An input that is no
+            dataset of this registry has only its ``id``. The dataset itself is left out.
         """
         return provenance.lineage(self._connection, self._schema, id, upstream)
 
@@ -352,8 +353,12 @@ def _members_query(
     numbers: Sequence[int],
     keep: Keep | None,
     with_ranges: bool,
-) -> sa.Select[tuple[object, ...]]:
-    columns = [*(table.c[d] for d in stored.dims), table.c.dataset, collection.label("collection")]
+) -> sa.Select[Any]:
+    columns: list[sa.ColumnElement[Any]] = [
+        *(table.c[d] for d in stored.dims),
+        table.c.dataset,
+        collection.label("collection"),
+    ]
     if with_ranges and "begin" in table.c:
         columns += [table.c.begin, table.c.end]
     elif with_ranges:
@@ -364,13 +369,13 @@ def _members_query(
     return query if with_ranges or "begin" not in table.c else query.distinct()
 
 
-def _nothing(stored: StoredType, with_ranges: bool) -> sa.Select[tuple[object, ...]]:
+def _nothing(stored: StoredType, with_ranges: bool) -> sa.Select[Any]:
     """Return a query with the right columns and no rows."""
     table = stored.tables.data_id
     return _members_query(stored, table, table.c.run, (), None, with_ranges)
 
 
-def _constant(value: int, name: str) -> sa.ColumnElement[int]:
+def _constant(value: int, name: str) -> sa.Label[int]:
     return sa.literal(value, sa.BigInteger()).label(name)
 
 

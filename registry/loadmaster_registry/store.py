@@ -1,4 +1,4 @@
-"""The registry: what exists, in one database. Reads see one snapshot each; writes go through one transaction."""
+"""The registry: what exists, in one database; each read sees one snapshot, writes go through transactions."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -23,8 +23,8 @@ from .universe import Universe, load_universe
 class Registry:
     """Everything that a survey's processing knows to exist.
 
-    Each read sees what was true at one moment, and waits for no writer. Several reads that must agree with each
-    other go through `snapshot`. Writes go through `transaction`: all together or not at all.
+    Each read sees what was true at one moment, and waits for no writer. Several reads that must agree with
+    each other go through `snapshot`. Writes go through `transaction`: all together or not at all.
     """
 
     def __init__(self, url: str, engine: sa.Engine, universe: Universe) -> None:

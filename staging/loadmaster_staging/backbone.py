@@ -76,6 +76,11 @@ class Backbone:
         except OSError as error:
             raise _failed(f"{path} could not be published", final, error) from error
 
+    def is_taken(self, staged: str, path: str, *, resumed_checksum: str = "") -> bool:
+        """Whether `publish`, called so, would find another file at `path`."""
+        final = self.url(checked_path(path))
+        return self._store.exists(final) and not self._store.is_same(staged, final, resumed_checksum)
+
     def withdraw(self, staged: str, path: str, *, checksum: str) -> None:
         """Take back what `publish(staged, path)` made visible; another file at `path` stays."""
         self._store.withdraw(staged, self.url(checked_path(path)), checksum)
@@ -122,6 +127,9 @@ class _Store(Protocol):
     def create(self, staged: str, final: str, resumed_checksum: str) -> bool:
         """Make `staged` visible at `final`; False if another file is there. See `Backbone.publish`."""
 
+    def is_same(self, staged: str, final: str, resumed_checksum: str) -> bool:
+        """Whether `final`, which exists, is what `create(staged, final)` made."""
+
     def withdraw(self, staged: str, final: str, checksum: str) -> None:
         """Remove `final` if it is what `create(staged, final)` made."""
 
@@ -151,12 +159,19 @@ class _FileStore:
             target.parent.mkdir(parents=True, exist_ok=True)
             return _link(source, target)
 
+    def is_same(self, staged: str, final: str, resumed_checksum: str) -> bool:
+        source = _path(staged)
+        return (
+            _is_same_file(source, _path(final)) if source.exists() else _has_checksum(final, resumed_checksum)
+        )
+
     def withdraw(self, staged: str, final: str, checksum: str) -> None:
         source, target = _path(staged), _path(final)
+        if not target.exists() or not self.is_same(staged, final, checksum):
+            return
         if source.exists():
-            if _is_same_file(source, target):
-                target.unlink()
-        elif target.exists() and measure(final, algorithm_of(checksum)).checksum == checksum:
+            target.unlink()
+        else:
             _rename_exclusively(target, source)  # published by renaming, taken back likewise
 
     def exists(self, url: str) -> bool:
@@ -217,7 +232,7 @@ def _is_published(source: Path, final: str, checksum: str) -> bool:
     """Whether a staged file that is gone was published by moving it, or freed after it was published."""
     if not checksum:
         raise FileNotFoundError(errno.ENOENT, "the staged file is gone", str(source))
-    return measure(final, algorithm_of(checksum)).checksum == checksum
+    return _has_checksum(final, checksum)
 
 
 def _copy_exclusively(source: Path, target: Path) -> bool:
@@ -259,6 +274,9 @@ class _ObjectStore:
             fs.cp_file(source, target)
             return True
         return _write_all(fs, source, writer) or _has_checksum(final, resumed_checksum)
+
+    def is_same(self, staged: str, final: str, resumed_checksum: str) -> bool:
+        return _has_checksum(final, resumed_checksum)
 
     def withdraw(self, staged: str, final: str, checksum: str) -> None:
         fs, target = remote(final)

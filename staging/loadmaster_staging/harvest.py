@@ -156,6 +156,10 @@ class _Track:
                 return Spoiled(f"the report names an output {staged.dataset_id} that the job does not have")
             if wrong := self._what_is_wrong(staged):
                 return Spoiled(f"{staged.name} is not what the job reported: {wrong}")
+        for staged in self._staged.values():
+            path = self._declared[staged.dataset_id].path
+            if self._backbone.is_taken(self._url(staged), path, resumed_checksum=staged.checksum):
+                return Taken(f"there is a file at {self._backbone.url(path)} already")
         return Verified()
 
     def _what_is_wrong(self, staged: StagedFile) -> str:
@@ -201,7 +205,8 @@ def _register(tracks: Sequence[_Track], registry: Registry, types: Mapping[str, 
             _insert([track.job for track in tracks], transaction, types)
     except Conflict as error:
         if len(tracks) == 1:
-            tracks[0].hear(Refused(error.args[0]))
+            what, _, why, _ = error.args
+            tracks[0].hear(Refused(f"{what}: {why}"))
             return
         for track in tracks:
             _register([track], registry, types)

@@ -3,7 +3,7 @@
     reported ─► publishing ─► … ─► registering ─► settled ─► settling ─► freed
         │           │ name taken       │ refused     ▲ recorded in the run's journal
         │           └─► withdrawing ◄──┘ ────────────┤
-        └─ not what was reported ────────────────────┘
+        └─ not what was reported, or a name taken ───┘
 
 Every action may have been done already, in whole or in part, by a process that was killed: to do it again is
 right. What is visible is registered, or about to be; what is refused leaves nothing behind.
@@ -23,7 +23,7 @@ class Homecoming:
     """How far the outputs of one job have come."""
 
     outputs: tuple[str, ...]  # dataset ids, in the order in which they are published
-    n_published: int = 0
+    n_published: int = 0  # perhaps, when they are withdrawn
     stage: Stage = "reported"
     refusal: Refusal = ""
     message: str = ""
@@ -31,7 +31,7 @@ class Homecoming:
 
 @dataclass(frozen=True, slots=True)
 class Verify:
-    """See that what is staged is what the report says."""
+    """See that what is staged is what the report says, and that no other file has its names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Register:
 
 @dataclass(frozen=True, slots=True)
 class Withdraw:
-    """Take one output back that this job published."""
+    """Take one output back if this job published it."""
 
     output: str
 
@@ -140,15 +140,15 @@ def step(state: Homecoming, event: Event) -> tuple[Homecoming, Action | None]:
         case "reported", Verified():
             return _forward(state)
         case "reported", Spoiled(message):
-            return replace(state, stage="settled", refusal="checksum_mismatch", message=message), Record()
+            return _refuse(state, "checksum_mismatch", message)
+        case "reported" | "publishing", Taken(message):
+            return _refuse(state, "output_exists", message)
         case "publishing", Published():
             return _forward(replace(state, n_published=state.n_published + 1))
-        case "publishing", Taken(message):
-            return _backward(replace(state, refusal="output_exists", message=message))
         case "registering", Registered():
             return replace(state, stage="settled"), Record()
         case "registering", Refused(message):
-            return _backward(replace(state, refusal="output_exists", message=message))
+            return _refuse(state, "output_exists", message)
         case "withdrawing", Withdrawn():
             return _backward(replace(state, n_published=state.n_published - 1))
         case "settled", Recorded():
@@ -167,6 +167,11 @@ def _forward(state: Homecoming) -> tuple[Homecoming, Action]:
     if state.n_published < len(state.outputs):
         return replace(state, stage="publishing"), Publish(state.outputs[state.n_published])
     return replace(state, stage="registering"), Register()
+
+
+def _refuse(state: Homecoming, refusal: Refusal, message: str) -> tuple[Homecoming, Action]:
+    """Begin to take everything back: an interrupted harvest may have published more than this one did."""
+    return _backward(replace(state, n_published=len(state.outputs), refusal=refusal, message=message))
 
 
 def _backward(state: Homecoming) -> tuple[Homecoming, Action]:

@@ -21,11 +21,13 @@ Status = Literal[
     "stage_in_failed",
     "stage_out_failed",
     "overwrite_attempt",
+    "node_lost",  # the job left no report, and nobody saw it end
     "blocked",  # an earlier quantum of the same job failed
 ]
 Outcome = Literal["done", "no_work", "partial", "failed"]
-HARMLESS: tuple[Status, ...] = ("succeeded", "no_work")
-STATUSES: tuple[Status, ...] = get_args(Status)
+HARMLESS: frozenset[Status] = frozenset({"succeeded", "no_work"})
+# After one of these nobody knows what the files are worth: nothing of the job comes home.
+FATAL: frozenset[Status] = frozenset(get_args(Status)) - HARMLESS - {"missing_output", "blocked"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +132,11 @@ class Report:
 def outcome_of(quanta: Sequence[QuantumReport]) -> Outcome:
     """Return what the quanta of a job make of it.
 
-    Outputs that exist come home although others are missing (partial). Where code failed nothing does, since
-    nobody knows what its files are worth, and the whole job can be tried again.
+    Outputs that exist come home although others are missing (partial). Where code failed nothing does, and the
+    whole job can be tried again.
     """
-    statuses = {quantum.status for quantum in quanta} - {"blocked"}  # by another quantum, which decides
-    if statuses - {*HARMLESS, "missing_output"}:
+    statuses = {quantum.status for quantum in quanta}
+    if statuses & FATAL:
         return "failed"
     if "missing_output" in statuses:
         return "partial" if any(quantum.outputs for quantum in quanta) else "failed"

@@ -3,8 +3,9 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from loadmaster.chain import output_chain
 from loadmaster_registry.errors import Conflict
+
+from loadmaster.chain import output_chain
 
 INPUTS = st.lists(st.sampled_from(["raw/all", "calib", "refcats", "skymaps", "u/y/1"]), unique=True)
 

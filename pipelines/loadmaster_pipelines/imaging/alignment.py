@@ -16,7 +16,9 @@ _BROAD = 20  # what is so many times broader than a star is background
 _NOISE_SIGMAS = 3.0
 
 
-def image_offset(data: Pixels, mask: Mask, reference: Pixels, reference_mask: Mask, *, smooth_px: float) -> Floats:
+def image_offset(
+    data: Pixels, mask: Mask, reference: Pixels, reference_mask: Mask, *, smooth_px: float
+) -> Floats:
     """Find the shift between two images at the peak of their cross-correlation.
 
     Works where single stars are too faint to be found with certainty. What is fixed to the detector, rows and
@@ -49,7 +51,7 @@ def _structure(data: Pixels, mask: Mask, smooth_px: float) -> Pixels:
     band = gaussian_filter(filled, smooth_px) - uniform_filter(filled, round(_BROAD * smooth_px))
     band -= np.median(band, axis=0, keepdims=True)
     band -= np.median(band, axis=1, keepdims=True)
-    return np.maximum(band - _NOISE_SIGMAS * mad_std(band), 0).astype(np.float32)
+    return np.asarray(np.maximum(band - _NOISE_SIGMAS * mad_std(band), 0), dtype=np.float32)
 
 
 def _vertex(correlation: Pixels, peak: tuple[np.intp, ...], axis: int) -> float:

@@ -102,8 +102,8 @@ def refine_wcs(
 def _fit(xy: Floats, ra: Floats, dec: Floats, guess: WCS) -> WCS:
     """Solve for the linear part of the WCS, which in the tangent plane is a linear problem.
 
-    `astropy.wcs.utils.fit_wcs_from_points` holds the reference pixel inside the image; a camera's boresight often
-    lies outside its detectors.
+    `astropy.wcs.utils.fit_wcs_from_points` holds the reference pixel inside the image; a camera's boresight
+    often lies outside its detectors.
     """
     plane = WCS(naxis=2)  # degrees in the tangent plane as pixels
     plane.wcs.ctype = guess.wcs.ctype

@@ -33,7 +33,7 @@ def combine_darks(frames: Sequence[CCDData]) -> CCDData:
 
 
 def combine_flats(frames: Sequence[CCDData]) -> CCDData:
-    """Return the response, 1 in the median, from frames with bias and dark subtracted; each counts the same."""
+    """Return the response, 1 in the median, from frames without bias and dark; each counts the same."""
     scaled = [f.divide(np.median(f.data) * f.unit, handle_meta="first_found") for f in frames]
     return combine(scaled)
 

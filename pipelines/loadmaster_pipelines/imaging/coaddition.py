@@ -25,16 +25,16 @@ class Coadd:
 def coadd(images: Sequence[Resampled], *, seeing_tolerance: float) -> Coadd:
     """Average images pixel by pixel, weighted by variance, without what one image alone has seen.
 
-    Each image has one weight, from its median variance: weights that follow each pixel's own variance would follow
-    the stars, and give fluxes that depend on the seeing.
+    Each image has one weight, from its median variance: weights that follow each pixel's own variance would
+    follow the stars, and give fluxes that depend on the seeing.
 
     Parameters
     ----------
     images : sequence of Resampled
         On one grid, in one unit.
     seeing_tolerance : float
-        Fraction of a pixel's signal by which images may differ because their seeing differs. Without it the cores
-        of stars would be clipped.
+        Fraction of a pixel's signal by which images may differ because their seeing differs. Without it the
+        cores of stars would be clipped.
     """
     data = np.stack([image.data for image in images])
     variance = np.stack([image.variance for image in images])
@@ -63,19 +63,22 @@ def _outliers(
     data: Pixels, variance: Pixels, valid: NDArray[np.bool_], seeing_tolerance: float
 ) -> NDArray[np.bool_]:
     """Return what lies far from the median; nothing where fewer than three images leave no majority."""
-    centre = _median(data, valid)
+    majority = valid & (valid.sum(axis=0) > 2)
+    centre = np.where(majority.any(axis=0), _median(data, valid), 0)
     allowed = _CLIP_SIGMAS * np.sqrt(variance) + seeing_tolerance * np.abs(centre)
-    far = np.abs(np.where(valid, data, centre) - centre) > allowed
-    return np.asarray(far & valid & (valid.sum(axis=0) > 2), dtype=bool)
+    return np.asarray(majority & (np.abs(np.where(majority, data, centre) - centre) > allowed), dtype=bool)
 
 
 def _median(data: Pixels, valid: NDArray[np.bool_]) -> Pixels:
-    """Return the median over the images that are valid in a pixel (numpy's masked median takes seconds for this)."""
+    """Return the median over the images that are valid in a pixel, infinite where none is.
+
+    numpy's median of a masked array does the same and takes seconds for five frames.
+    """
     ranked = np.sort(np.where(valid, data, np.inf), axis=0)
     number = valid.sum(axis=0)[None]
-    low, high = (np.take_along_axis(ranked, rank, axis=0)[0] for rank in (np.maximum(number - 1, 0) // 2, np.minimum(number // 2, len(data) - 1)))
-    with np.errstate(invalid="ignore"):  # infinite where no image is valid, and not used there
-        return np.asarray((low + high) / 2, dtype=np.float32)
+    ranks = np.maximum(number - 1, 0) // 2, np.minimum(number // 2, len(data) - 1)
+    low, high = (np.take_along_axis(ranked, rank, axis=0)[0] for rank in ranks)
+    return np.asarray((low + high) / 2, dtype=np.float32)
 
 
 def _weights(variance: Pixels, valid: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from photutils.background import Background2D, MedianBackground
 from photutils.psf import fit_fwhm
 from photutils.segmentation import SourceCatalog, deblend_sources, detect_sources
+from photutils.utils.exceptions import NoDetectionsWarning
 from scipy.ndimage import gaussian_filter
 
 from .detrending import Mask
@@ -18,6 +19,7 @@ from .detrending import Mask
 Pixels = NDArray[np.float32]
 
 _KERNEL_SIGMA_PX = 1.0
+_LEAST_PIXELS = 5
 _COLUMNS = {"x_centroid_win": "x", "y_centroid_win": "y", "max_value": "peak", "area": "area"}
 _FWHM_STARS = 15
 _FWHM_BOX_PX = 11
@@ -45,7 +47,7 @@ def estimate_background(data: Pixels, mask: Mask, *, box_px: int) -> Background:
     return Background(found.background.astype(np.float32), float(found.background_rms_median))
 
 
-def detect(data: Pixels, mask: Mask, *, threshold_sigmas: float, deblend: bool = True) -> Table:
+def detect(data: Pixels, mask: Mask, *, threshold_sigmas: float) -> Table:
     """Find sources in an image whose background is gone.
 
     Parameters
@@ -62,11 +64,15 @@ def detect(data: Pixels, mask: Mask, *, threshold_sigmas: float, deblend: bool =
     """
     smooth = gaussian_filter(np.where(mask, 0, data), _KERNEL_SIGMA_PX)
     # Noise is measured after smoothing, so that it holds where neighbouring pixels are correlated too.
-    segments = detect_sources(smooth, threshold_sigmas * mad_std(smooth[~mask]), n_pixels=5, mask=mask)
+    threshold = threshold_sigmas * mad_std(smooth[~mask])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NoDetectionsWarning)  # an empty table says it too
+        segments = detect_sources(smooth, threshold, n_pixels=_LEAST_PIXELS, mask=mask)
     if segments is None:
-        return Table({name: np.empty(0) for name in _COLUMNS.values()})
-    if deblend:
-        segments = deblend_sources(smooth, segments, n_pixels=5, n_levels=8, contrast=0.01, progress_bar=False)
+        return _no_sources()
+    segments = deblend_sources(
+        smooth, segments, n_pixels=_LEAST_PIXELS, n_levels=8, contrast=0.01, progress_bar=False
+    )
     found = SourceCatalog(data, segments, mask=mask).to_table(columns=list(_COLUMNS))
     sources = Table({short: np.asarray(found[long], dtype=float) for long, short in _COLUMNS.items()})
     sources = sources[np.isfinite(sources["x"]) & np.isfinite(sources["y"])]
@@ -74,7 +80,7 @@ def detect(data: Pixels, mask: Mask, *, threshold_sigmas: float, deblend: bool =
 
 
 def stellar_fwhm(data: Pixels, mask: Mask, sources: Table) -> float:
-    """Return the image quality: the full width at half maximum in pixels of the brightest sources; NaN without any."""
+    """Return the full width at half maximum in pixels of the brightest sources; NaN without any."""
     if not len(sources):
         return float("nan")
     bright = np.column_stack([sources["x"], sources["y"]])[:_FWHM_STARS]
@@ -83,3 +89,7 @@ def stellar_fwhm(data: Pixels, mask: Mask, sources: Table) -> float:
         warnings.simplefilter("ignore", AstropyUserWarning)
         widths = fit_fwhm(data, xypos=bright, fwhm=_FWHM_BOX_PX / 4, fit_shape=_FWHM_BOX_PX, mask=mask)
     return float(np.nanmedian(widths))
+
+
+def _no_sources() -> Table:
+    return Table({name: np.empty(0) for name in _COLUMNS.values()})

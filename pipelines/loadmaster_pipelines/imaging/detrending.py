@@ -14,16 +14,17 @@ from scipy.ndimage import binary_dilation, maximum_filter
 Mask = NDArray[np.bool_]
 
 _LOWEST_FLAT = 0.2  # less response than this only amplifies noise
+_SHARPER_THAN_A_STAR = 4.0  # times the brightest neighbour
 
 
 def electrons(raw: CCDData) -> CCDData:
-    """Return the imaging pixels of a raw frame in electrons, overscan subtracted, with the expected error of each.
+    """Return the imaging pixels of a raw frame in electrons, without overscan, with the error of each.
 
     Parameters
     ----------
     raw : CCDData
-        In ADU; its header holds GAIN (electrons per ADU), RDNOISE (electrons) and, where there is an overscan,
-        BIASSEC and TRIMSEC. SATURATE (ADU above the bias) is used where it is there.
+        In ADU; its header holds GAIN (electrons per ADU), RDNOISE (electrons) and, where there is an
+        overscan, BIASSEC and TRIMSEC. SATURATE (ADU above the bias) is used where it is there.
 
     Returns
     -------
@@ -33,9 +34,7 @@ def electrons(raw: CCDData) -> CCDData:
     gain = raw.header["GAIN"] * u.electron / u.adu
     noise = raw.header["RDNOISE"] * u.electron
     image = _without_overscan(raw)
-    image = ccdproc.create_deviation(
-        image, gain=gain, readnoise=noise, disregard_nan=True, add_keyword=False
-    )
+    image = ccdproc.create_deviation(image, gain=gain, readnoise=noise, disregard_nan=True, add_keyword=False)
     saturated = image.data >= raw.header.get("SATURATE", np.inf)
     image = ccdproc.gain_correct(image, gain, add_keyword=False)
     image.mask = binary_dilation(saturated, iterations=2)
@@ -106,8 +105,10 @@ def mask_hot_pixels(data: NDArray[np.float32], *, sigmas: float = 10.0) -> Mask:
     """
     ring = np.ones((3, 3), dtype=bool)
     ring[1, 1] = False
-    around = maximum_filter(data, footprint=ring)
-    return np.asarray(data - around > sigmas * mad_std(data - around), dtype=bool)
+    signal = data - np.median(data)
+    around = maximum_filter(signal, footprint=ring)
+    stands_out = signal - around > sigmas * mad_std(signal - around)
+    return np.asarray(stands_out & (signal > _SHARPER_THAN_A_STAR * around), dtype=bool)
 
 
 def as_float32(image: CCDData) -> CCDData:

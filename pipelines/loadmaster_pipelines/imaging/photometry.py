@@ -14,7 +14,9 @@ from .detrending import Mask
 
 Floats = NDArray[np.float64]
 
-AB_ZERO_POINT_NJY = 31.4  # magnitude of 1 nJy: 8.9 for 1 Jy (Oke & Gunn 1983, ApJ 266, 713) and 22.5 for the nano
+AB_ZERO_POINT_NJY = (
+    31.4  # magnitude of 1 nJy: 8.9 for 1 Jy (Oke & Gunn 1983, ApJ 266, 713) and 22.5 for the nano
+)
 MAGNITUDES_PER_E_FOLD = 2.5 / np.log(10)
 
 _ISOLATION_RADII = 1.5  # no neighbour within so many outer radii
@@ -30,7 +32,9 @@ class ZeroPoint:
     stars: int
 
 
-def aperture_flux(data: Pixels, error: Pixels, mask: Mask, x: Floats, y: Floats, *, radius_px: float) -> Table:
+def aperture_flux(
+    data: Pixels, error: Pixels, mask: Mask, x: Floats, y: Floats, *, radius_px: float
+) -> Table:
     """Sum the light in a circle around each position.
 
     Parameters
@@ -41,7 +45,7 @@ def aperture_flux(data: Pixels, error: Pixels, mask: Mask, x: Floats, y: Floats,
     Returns
     -------
     fluxes : Table
-        ``flux``, ``flux_err``, and ``flagged``: whether a masked pixel, or the image's edge, cuts into the circle.
+        ``flux``, ``flux_err``, and ``flagged``: a masked pixel, or the image's edge, cuts into the circle.
     """
     aperture = CircularAperture(np.column_stack([x, y]), radius_px)
     good = np.where(mask, 0, data)
@@ -53,7 +57,7 @@ def aperture_flux(data: Pixels, error: Pixels, mask: Mask, x: Floats, y: Floats,
 def total_flux(
     data: Pixels, error: Pixels, mask: Mask, sources: Table, *, radius_px: float, total_radius_px: float
 ) -> Table:
-    """Measure all the light of each source: what an aperture of good signal to noise holds, and the correction.
+    """Measure all the light of each source: what a small aperture holds, and what is outside of it.
 
     Parameters
     ----------
@@ -76,7 +80,7 @@ def total_flux(
 def aperture_correction(
     data: Pixels, mask: Mask, sources: Table, *, radius_px: float, total_radius_px: float
 ) -> float:
-    """Return how much more light the total radius holds than the aperture, from bright stars without neighbours.
+    """Return how much more light the total radius holds than the aperture, from bright lonely stars.
 
     Parameters
     ----------
@@ -117,8 +121,8 @@ def magnitude_error(flux: Floats, flux_err: Floats) -> Floats:
 def fit_zero_point(flux: Floats, flux_err: Floats, reference_mag: Floats, reference_err: Floats) -> ZeroPoint:
     """Compare fluxes with the magnitudes of the same stars in a reference catalogue.
 
-    Outliers (variables, blends, wrong matches) are clipped; the mean is weighted, with a floor under the errors so
-    that a handful of very bright stars doesn't decide alone.
+    Outliers (variables, blends, wrong matches) are clipped; the mean is weighted, with a floor under errors
+    so that a handful of very bright stars doesn't decide alone.
     """
     difference = reference_mag - magnitude(flux, 0.0)
     error = np.sqrt(magnitude_error(flux, flux_err) ** 2 + reference_err**2 + 0.005**2)

@@ -46,7 +46,9 @@ class VisitQuality:
         return not self.reasons
 
 
-def judge(detectors: Sequence[DetectorQuality], limits: Limits, clear_zero_point: float | None) -> VisitQuality:
+def judge(
+    detectors: Sequence[DetectorQuality], limits: Limits, clear_zero_point: float | None
+) -> VisitQuality:
     """Summarise a visit's detectors and say what is wrong with it.
 
     Parameters

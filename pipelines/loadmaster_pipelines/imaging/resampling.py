@@ -29,8 +29,8 @@ def warp(
 ) -> Resampled:
     """Resample an image to the grid of `target`.
 
-    Interpolation keeps surface brightness; what a pixel holds is that times its area, so the result is scaled by
-    the ratio of the pixel areas, and the sum over a star stays what it was.
+    Interpolation keeps surface brightness; what a pixel holds is that times its area, so the result is scaled
+    by the ratio of the pixel areas, and the sum over a star stays what it was.
 
     Parameters
     ----------
@@ -42,7 +42,9 @@ def warp(
     area = proj_plane_pixel_area(target.celestial) / proj_plane_pixel_area(wcs.celestial)
     smooth = fill(data, mask)
     values = _interpolate(smooth, wcs, target, shape, "bicubic") * area
-    planes = _interpolate(np.stack([fill(variance, mask), mask.astype(np.float32)]), wcs, target, shape, "bilinear")
+    planes = _interpolate(
+        np.stack([fill(variance, mask), mask.astype(np.float32)]), wcs, target, shape, "bilinear"
+    )
     hidden = ~np.isfinite(values) | ~(planes[1] < _TOUCHED)
     values[hidden] = np.nan
     return Resampled(values.astype(np.float32), (planes[0] * area**2).astype(np.float32), hidden)
@@ -58,7 +60,7 @@ def translate(data: Pixels, mask: Mask, dx: float, dy: float) -> Resampled:
 
 
 def fill(data: Pixels, mask: Mask) -> Pixels:
-    """Return the image with masked pixels filled from those around them, so that nothing rings when resampled."""
+    """Return the image with masked pixels filled from around them, so that nothing rings when resampled."""
     if not mask.any():
         return data
     weight = gaussian_filter((~mask).astype(np.float32), _FILL_SIGMA_PX)

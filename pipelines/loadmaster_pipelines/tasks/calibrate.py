@@ -1,4 +1,4 @@
-"""Calibration of one detector of a visit against a reference catalogue: background, sources, WCS, zero point."""
+"""One detector of a visit, calibrated against a reference catalogue: background, stars, WCS, zero point."""
 
 from dataclasses import asdict, dataclass
 
@@ -64,7 +64,9 @@ class Calibrate(Task):
         outputs.image.put(_calibrated(image, measured.background, astrometry, zero_point))
         outputs.background.put(CCDData(measured.background.level, unit=image.unit))
         outputs.stars.put(_star_catalogue(measured, astrometry, zero_point))
-        outputs.quality.put(asdict(_quality(int(inputs.quantum["detector"]), measured, astrometry, zero_point)))
+        outputs.quality.put(
+            asdict(_quality(int(inputs.quantum["detector"]), measured, astrometry, zero_point))
+        )
 
     def _measure(self, image: CCDData) -> Measured:
         background = estimate_background(image.data, image.mask, box_px=self.config.background_box_px)
@@ -102,7 +104,9 @@ class Calibrate(Task):
             )
         return found
 
-    def _zero_point(self, measured: Measured, reference: Table, astrometry: Astrometry, column: str) -> ZeroPoint:
+    def _zero_point(
+        self, measured: Measured, reference: Table, astrometry: Astrometry, column: str
+    ) -> ZeroPoint:
         clean = measured.sources[~measured.sources["flagged"]]
         expected = np.column_stack(astrometry.wcs.wcs_world2pix(reference["ra"], reference["dec"], 0))
         rows, partners = match(
@@ -125,7 +129,9 @@ def _only(exposures: list[object]) -> CCDData:
     return exposures[0].get()  # type: ignore[attr-defined]
 
 
-def _calibrated(image: CCDData, background: Background, astrometry: Astrometry, zero_point: ZeroPoint) -> CCDData:
+def _calibrated(
+    image: CCDData, background: Background, astrometry: Astrometry, zero_point: ZeroPoint
+) -> CCDData:
     header = image.header.copy()
     header["MAGZERO"] = (zero_point.value, "magnitude of one electron")
     return CCDData(

@@ -4,7 +4,7 @@ import astropy.units as u
 import numpy as np
 from astropy.nddata import CCDData
 
-from ..connections import Input, Output, Prerequisite
+from ..connections import Input, Output
 from ..imaging.calibrations import combine, combine_darks, combine_flats, find_defects
 from ..task import Inputs, Outputs, Task, TaskConfig
 
@@ -66,7 +66,7 @@ class FindDefects(Task):
     config: DefectsConfig
     dimensions = _PER_DETECTOR
 
-    dark = Prerequisite("dark", "ExposureF", _PER_DETECTOR, calibration=True)
+    dark = Input("dark", "ExposureF", _PER_DETECTOR, calibration=True)
     flats = Input("flat", "ExposureF", _PER_FILTER, multiple=True, calibration=True)
     defects = Output("defects", "MaskX", _PER_DETECTOR, calibration=True)
 

@@ -24,7 +24,9 @@ class Warp(Task):
 
     dimensions = _PATCH_VISIT
 
-    images = Input("calibrated_image", "ExposureF", ("instrument", "visit", "detector"), multiple=True, deferred=True)
+    images = Input(
+        "calibrated_image", "ExposureF", ("instrument", "visit", "detector"), multiple=True, deferred=True
+    )
     summary = Input("visit_summary", "StructuredDataDict", ("instrument", "visit"))
     sky_map = Input("skyMap", "SkyMap", ("skymap",))
     warp = Output("warp", "ExposureF", _PATCH_VISIT)
@@ -141,7 +143,9 @@ def _image(pixels: Resampled, wcs: WCS) -> CCDData:
 def _object_catalogue(sources: Table, fluxes: Table, wcs: WCS, fwhm_px: float) -> Table:
     ra, dec = wcs.wcs_pix2world(sources["x"], sources["y"], 0)
     columns: Iterable[str] = ("flux", "flux_err", "flagged")
-    objects = Table({"ra": ra, "dec": dec, "x": sources["x"], "y": sources["y"], **{n: fluxes[n] for n in columns}})
+    objects = Table(
+        {"ra": ra, "dec": dec, "x": sources["x"], "y": sources["y"], **{n: fluxes[n] for n in columns}}
+    )
     objects["mag"] = magnitude(np.asarray(objects["flux"]), AB_ZERO_POINT_NJY)
     objects["mag_err"] = magnitude_error(np.asarray(objects["flux"]), np.asarray(objects["flux_err"]))
     objects.meta["FWHM_PX"] = fwhm_px

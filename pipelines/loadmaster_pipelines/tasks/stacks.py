@@ -92,7 +92,7 @@ def _moved(frame: CCDData, offset: NDArray[np.float64]) -> Resampled:
 
 
 class ScaleFrame(Task):
-    """Write a frame with its zero point as SWarp wants it: a factor FLXSCALE that brings all to magnitude 25."""
+    """Write a frame as SWarp wants it: with a factor FLXSCALE that brings its zero point to magnitude 25."""
 
     dimensions = _FRAME
 

@@ -2,6 +2,8 @@
 
 from dataclasses import asdict
 
+from pydantic import Field
+
 from ..connections import Input, Output
 from ..imaging.quality import DetectorQuality, Limits, judge
 from ..task import Inputs, Outputs, Task, TaskConfig
@@ -14,7 +16,9 @@ class SummarizeVisitConfig(TaskConfig):
     max_extinction_mag: float = 0.5
     max_astrometric_rms_px: float = 0.3
     min_matched: int = 20
-    clear_zero_points: dict[str, float] = {}  # by band: the zero point through a clear sky
+    clear_zero_points: dict[str, float] = Field(
+        default_factory=dict
+    )  # by band: the zero point through a clear sky
 
 
 class SummarizeVisit(Task):

@@ -1,0 +1,317 @@
+"""The run's journal: the state of each job in one SQLite file, written in batches by the one controller.
+
+A job moves only as `_FROM` allows; a batch with any other move changes nothing.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, Self
+from uuid import UUID
+
+import numpy as np
+from loadmaster_registry.errors import RunError
+from loadmaster_staging.checksum import Measured
+from numpy.typing import NDArray
+
+FORMAT = 1
+_BUSY_S = 30
+
+
+class JobState(IntEnum):
+    """Where a job is, and whose it is."""
+
+    WAITING = 0  # for other jobs
+    READY = 1  # the controller may start it
+    RUNNING = 2  # the executor's
+    FINISHED = 3  # its report is there; the harvest's
+    DONE = 4  # harvested whole, or nothing was to be done
+    PARTIAL = 5  # harvested as far as it went
+    FAILED = 6
+    BLOCKED = 7  # needs what a failed or partial job, or one that had nothing to do, did not make
+    CANCELLED = 8
+
+
+STATE_NAMES = tuple(state.name.lower() for state in JobState)
+# From where a job may come into a state.
+_FROM: Mapping[JobState, tuple[JobState, ...]] = {
+    JobState.WAITING: (JobState.READY, JobState.FAILED, JobState.BLOCKED, JobState.CANCELLED),
+    JobState.READY: (JobState.WAITING, JobState.RUNNING, JobState.FINISHED),
+    JobState.RUNNING: (JobState.READY,),
+    JobState.FINISHED: (JobState.RUNNING,),
+    JobState.DONE: (JobState.FINISHED,),
+    JobState.PARTIAL: (JobState.FINISHED,),
+    JobState.FAILED: (JobState.FINISHED,),
+    JobState.BLOCKED: (JobState.WAITING, JobState.READY),
+    JobState.CANCELLED: (JobState.WAITING, JobState.READY, JobState.RUNNING),
+}
+_TABLES = f"""
+CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE job (
+    job INTEGER PRIMARY KEY,
+    state INTEGER NOT NULL DEFAULT {int(JobState.WAITING)},
+    attempt INTEGER NOT NULL DEFAULT 0,
+    token TEXT NOT NULL DEFAULT '',
+    class TEXT NOT NULL DEFAULT '',
+    message TEXT NOT NULL DEFAULT '',
+    blocked_by INTEGER,
+    left_out INTEGER NOT NULL DEFAULT 0,
+    host TEXT, started TEXT, ended TEXT, wall_s REAL, cpu_s REAL, peak_memory_mib REAL
+);
+CREATE TABLE failure (
+    job INTEGER NOT NULL REFERENCES job, attempt INTEGER NOT NULL, quantum TEXT NOT NULL, task TEXT NOT NULL,
+    data_id TEXT NOT NULL, class TEXT NOT NULL, error TEXT NOT NULL, message TEXT NOT NULL,
+    first_frame TEXT NOT NULL, traceback TEXT NOT NULL, log TEXT NOT NULL,
+    PRIMARY KEY (job, attempt, quantum)
+);
+CREATE TABLE made (
+    dataset BLOB PRIMARY KEY, size_bytes INTEGER NOT NULL, checksum TEXT NOT NULL
+) WITHOUT ROWID;
+PRAGMA user_version = {FORMAT};
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnd:
+    """How an attempt at a job ended."""
+
+    state: JobState
+    class_: str  # of the failure; "no_work" for a job with nothing to do; "" for one that is done
+    message: str
+    left_out: bool  # some planned output does not exist
+    host: str
+    started: str
+    ended: str
+    wall_s: float
+    cpu_s: float
+    peak_memory_mib: float
+    job: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why one quantum failed in one attempt."""
+
+    job: int
+    attempt: int
+    quantum: str
+    task: str
+    data_id: str  # JSON
+    class_: str
+    error: str
+    message: str
+    first_frame: str
+    traceback: str
+    log: str  # below the run's folder
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """Which attempt at a job is on."""
+
+    job: int
+    attempt: int
+    token: str
+
+
+class Journal:
+    """One run's state. One process writes, in `batch`; any number read."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._connection = connection
+
+    @classmethod
+    def create(cls, path: Path, n_jobs: int, facts: Mapping[str, str]) -> Self:
+        """Write a new journal with all jobs waiting; it appears complete or not at all."""
+        part = path.with_name(f"{path.name}.part")
+        part.unlink(missing_ok=True)
+        connection = sqlite3.connect(part)
+        connection.executescript(_TABLES)
+        connection.executemany("INSERT INTO fact VALUES (?, ?)", facts.items())
+        connection.execute(
+            "WITH RECURSIVE n(job) AS (SELECT 0 UNION ALL SELECT job + 1 FROM n WHERE job + 1 < ?)"
+            " INSERT INTO job (job) SELECT job FROM n WHERE job < ?",
+            (n_jobs, n_jobs),
+        )
+        connection.commit()
+        connection.close()
+        part.rename(path)
+        return cls.open(path)
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open a journal.
+
+        Raises
+        ------
+        RunError
+            If there is none, or another version wrote it.
+        """
+        if not path.is_file():
+            raise RunError(
+                what="there is no run",
+                where=str(path),
+                why="its folder has no journal",
+                todo="submit a plan first, or name another run",
+            )
+        connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version != FORMAT:
+            raise RunError(
+                what=f"the journal has format {version}, and this is loadmaster with format {FORMAT}",
+                where=str(path),
+                why="another version of loadmaster wrote it",
+                todo="go on with the version that began the run, or plan into a new run",
+            )
+        return cls(path, connection)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._connection.close()
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Write several things at once: all of them, or none."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+    def facts(self) -> dict[str, str]:
+        """Return what was said of the run when it was created."""
+        return dict(self._connection.execute("SELECT name, value FROM fact"))
+
+    def states(self) -> NDArray[np.uint8]:
+        """Return the state of each job, shape (n_jobs,)."""
+        return self._column("state").astype(np.uint8)
+
+    def left_out(self) -> NDArray[np.bool_]:
+        """Return which jobs left some planned output out, shape (n_jobs,)."""
+        return self._column("left_out").astype(bool)
+
+    def attempts(self) -> NDArray[np.int64]:
+        """Return how often each job was started, shape (n_jobs,)."""
+        return self._column("attempt")
+
+    def counts(self) -> dict[str, int]:
+        """Return how many jobs are in each state; together they are all."""
+        rows = dict(self._connection.execute("SELECT state, count(*) FROM job GROUP BY state"))
+        return {state.name.lower(): rows.get(int(state), 0) for state in JobState}
+
+    def in_state(self, *states: JobState) -> list[Attempt]:
+        """Return the attempts at jobs in one of these states."""
+        marks = ", ".join("?" * len(states))
+        rows = self._connection.execute(
+            f"SELECT job, attempt, token FROM job WHERE state IN ({marks}) ORDER BY job",
+            list(map(int, states)),
+        )
+        return [Attempt(*row) for row in rows]
+
+    def made(self, datasets: Sequence[UUID]) -> dict[UUID, Measured]:
+        """Return which of these datasets the run has made, with size and checksum."""
+        found = {}
+        for id in datasets:
+            row = self._connection.execute(
+                "SELECT size_bytes, checksum FROM made WHERE dataset = ?", (id.bytes,)
+            ).fetchone()
+            if row is not None:
+                found[id] = Measured(*row)
+        return found
+
+    def failures(self) -> list[Failure]:
+        """Return what failed in the last attempt at each job that is failed or partial."""
+        rows = self._connection.execute(
+            "SELECT failure.* FROM failure JOIN job USING (job, attempt)"
+            " WHERE job.state IN (?, ?) ORDER BY job, failure.rowid",
+            (int(JobState.FAILED), int(JobState.PARTIAL)),
+        )
+        return [Failure(*row) for row in rows]
+
+    def blocked(self) -> dict[int | None, int]:
+        """Return how many jobs each failed or partial job blocks; None: too little came from upstream."""
+        rows = self._connection.execute(
+            "SELECT blocked_by, count(*) FROM job WHERE state = ? GROUP BY blocked_by",
+            (int(JobState.BLOCKED),),
+        )
+        return dict(rows.fetchall())
+
+    def n_without_work(self) -> int:
+        """Return how many jobs are done, or blocked, because there was nothing to do."""
+        (n,) = self._connection.execute("SELECT count(*) FROM job WHERE class = 'no_work'").fetchone()
+        return int(n)
+
+    def move(self, jobs: Iterable[int], state: JobState) -> None:
+        """Move jobs to a state that needs no more words."""
+        self._change("state = ?", state, [(int(state), job) for job in jobs])
+
+    def start(self, attempts: Iterable[Attempt]) -> None:
+        """Say which attempts the executor is about to get."""
+        rows = [(int(JobState.RUNNING), a.attempt, a.token, a.job) for a in attempts]
+        self._change("state = ?, attempt = ?, token = ?", JobState.RUNNING, rows)
+
+    def block(self, jobs: Iterable[int], by: int) -> None:
+        """Say that a failed or partial job keeps these from running."""
+        rows = [(int(JobState.BLOCKED), by, job) for job in jobs]
+        self._change("state = ?, class = 'blocked', blocked_by = ?", JobState.BLOCKED, rows)
+
+    def starve(self, reasons: Mapping[int, str]) -> None:
+        """Say that jobs cannot run because too little came from jobs that had nothing to do."""
+        rows = [(int(JobState.BLOCKED), reason, job) for job, reason in reasons.items()]
+        self._change("state = ?, class = 'no_work', message = ?, left_out = 1", JobState.BLOCKED, rows)
+
+    def end(self, ends: Iterable[JobEnd]) -> None:
+        """Say how attempts ended."""
+        for end in ends:
+            self._change(
+                "state = ?, class = ?, message = ?, left_out = ?, host = ?, started = ?, ended = ?,"
+                " wall_s = ?, cpu_s = ?, peak_memory_mib = ?",
+                end.state,
+                [astuple(end)],
+            )
+
+    def add_failures(self, failures: Iterable[Failure]) -> None:
+        """Keep why quanta failed."""
+        rows = [astuple(failure) for failure in failures]
+        self._connection.executemany(f"INSERT OR REPLACE INTO failure VALUES ({', '.join('?' * 11)})", rows)
+
+    def add_made(self, datasets: Iterable[tuple[UUID, int, str]]) -> None:
+        """Keep size and checksum of datasets that came home."""
+        rows = [(id.bytes, size_bytes, checksum) for id, size_bytes, checksum in datasets]
+        self._connection.executemany("INSERT OR REPLACE INTO made VALUES (?, ?, ?)", rows)
+
+    def wait_again(self) -> None:
+        """Let every job that is neither under way nor harvested begin again, as a run begins."""
+        again = _FROM[JobState.WAITING]
+        marks = ", ".join("?" * len(again))
+        self._connection.execute(
+            "UPDATE job SET state = ?, class = '', message = '', blocked_by = NULL, left_out = 0"
+            f" WHERE state IN ({marks})",
+            (int(JobState.WAITING), *map(int, again)),
+        )
+
+    def _column(self, name: str) -> NDArray[np.int64]:
+        rows = self._connection.execute(f"SELECT {name} FROM job ORDER BY job").fetchall()
+        return np.array(rows, dtype=np.int64).reshape(len(rows))
+
+    def _change(self, assignments: str, state: JobState, rows: list[tuple[Any, ...]]) -> None:
+        """Change jobs, each of which must be where it may come from; the last value of a row is the job."""
+        allowed = ", ".join(str(int(origin)) for origin in _FROM[state])
+        cursor = self._connection.executemany(
+            f"UPDATE job SET {assignments} WHERE job = ? AND state IN ({allowed})", rows
+        )
+        if rows and cursor.rowcount != len(rows):
+            raise RunError(
+                what=f"{len(rows) - cursor.rowcount} of {len(rows)} jobs cannot become {state.name.lower()}",
+                where=str(self.path),
+                why="they are in another state: somebody else moved them, or the controller acts out of turn",
+                todo="nothing was changed; give the same command again, and report this if it stays",
+            )

@@ -1,0 +1,151 @@
+"""Commands that plan and run."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+
+from ..plan import plan_table
+from ..repo import Repo
+from ..run import Run, report_facts, report_table, status_table
+from .options import (
+    bind_option,
+    collections_option,
+    config_options,
+    json_option,
+    repo_option,
+    where_option,
+)
+from .outcome import DONE, FAILED
+from .output import show, tell
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def request_options(command: _Command) -> _Command:
+    """Add the options that say what is asked to be planned."""
+    output_help = "The chain of collections that will show what is made, before the inputs."
+    for option in (
+        config_options,
+        click.option("--output-run", metavar="RUN", help="Name of the run.  [default: OUTPUT/<time>]"),
+        bind_option,
+        where_option,
+        click.option("-o", "--output", required=True, metavar="COLLECTION", help=output_help),
+        collections_option("Collections with the inputs.", "inputs", required=True),
+    ):
+        command = option(command)
+    return command
+
+
+def submit_options(command: _Command) -> _Command:
+    """Add the options that say how a plan is run."""
+    rebase_help = "Put the output on other inputs than those from which its older runs were made."
+    for option in (
+        click.option("--rebase", is_flag=True, help=rebase_help),
+        click.option("-j", "--jobs", type=click.IntRange(min=1), metavar="N", help="How many jobs at once."),
+        click.option("--site", default="local", show_default=True, help="A site's name, or its YAML file."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command("plan")
+@click.argument("pipeline")
+@request_options
+@click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write the plan, for `submit`.")
+@json_option
+@repo_option
+def plan_command(save: Path | None, as_json: bool, repo: str, **asked: Any) -> None:
+    """Plan what a pipeline will do, and show it.
+
+    PIPELINE is a YAML file; FILE#LABEL,… a part of it. Nothing is started, and nothing but --save is written.
+    """
+    with Repo(repo) as opened:
+        plan = opened.plan(**asked)
+        if save is not None:
+            plan.write(save)
+        show(plan.table(), plan.facts(), as_json)
+    if save is not None:
+        tell(f"next: loadmaster submit {save} --repo {repo}")
+
+
+@click.command("submit")
+@click.argument("plan", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@submit_options
+@json_option
+@repo_option
+def submit_command(plan: Path, site: str, jobs: int | None, rebase: bool, as_json: bool, repo: str) -> int:
+    """Start the run of a saved plan and wait for it.
+
+    PLAN is a file that `plan --save` wrote. The same command again goes on where it stands.
+    """
+    with Repo(repo) as opened:
+        run = opened.open_plan(plan).submit(site=site, jobs=jobs, rebase=rebase)
+        return _finish(run, as_json)
+
+
+@click.command("run")
+@click.argument("pipeline")
+@request_options
+@submit_options
+@json_option
+@repo_option
+def run_command(as_json: bool, repo: str, **asked: Any) -> int:
+    """Plan, submit and wait; after an interruption, go on.
+
+    PIPELINE is a YAML file; FILE#LABEL,… a part of it. If a run of the same request was interrupted, or jobs
+    of it failed, this goes on with it: jobs that are done stay done, the others are tried again.
+    """
+    with Repo(repo) as opened:
+        return _finish(opened.run(**asked), as_json)
+
+
+@click.command("status")
+@click.argument("run", required=False)
+@json_option
+@repo_option
+def status_command(run: str | None, as_json: bool, repo: str) -> None:
+    """Say how far runs are: all, or RUN (a run, or the newest one of an output collection)."""
+    with Repo(repo) as opened:
+        runs = opened.runs() if run is None else [opened.open_run(run)]
+        lines = [(one.report(), one.status()) for one in runs]
+    show(status_table(lines), [report_facts(report, status) for report, status in lines], as_json)
+
+
+@click.command("report")
+@click.argument("run")
+@click.option("--traceback", is_flag=True, help="Show a traceback of each kind of failure.")
+@json_option
+@repo_option
+def report_command(run: str, traceback: bool, as_json: bool, repo: str) -> int:
+    """Say what a run did, and why what failed failed.
+
+    RUN is a run, or an output collection, which means its newest run.
+    """
+    with Repo(repo) as opened:
+        found = opened.open_run(run)
+        report, status = found.report(), found.status()
+    show(report_table(report, tracebacks=traceback), report_facts(report, status), as_json)
+    return FAILED if status == "failed" else DONE
+
+
+def _finish(run: Run, as_json: bool) -> int:
+    """Wait for a run, and say how it ended and what to do next."""
+    plan = run.folder.plan
+    if run.is_resumed:
+        tell(f"going on with run {run.name}, begun {run.folder.journal.facts()['created']}")
+    else:
+        plan_table(plan).print(Console(stderr=True))
+    try:
+        report = run.wait()
+    except KeyboardInterrupt:
+        tell(f"interrupted: nothing runs any more, and the same command goes on with run {run.name}")
+        return FAILED
+    show(report_table(report), report_facts(report, run.status()), as_json)
+    if report.is_good:
+        tell(f"the outputs are in {plan.header.output or run.name}")
+        return DONE
+    tell(f"see more: loadmaster report {run.name} --traceback; the same command tries again what failed")
+    return FAILED

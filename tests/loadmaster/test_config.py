@@ -1,0 +1,82 @@
+"""The files a person writes for Loadmaster itself."""
+
+from pathlib import Path
+
+import pytest
+from loadmaster_registry.errors import ConfigError, NotFound
+
+from loadmaster.config import SITES, read_repository, read_site, write_repository
+
+
+@pytest.fixture(autouse=True)
+def aliases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep the user's own aliases out of the tests."""
+    path = tmp_path / "repositories.yaml"
+    monkeypatch.setenv("LOADMASTER_REPOSITORIES", str(path))
+    return path
+
+
+def test_what_is_relative_in_a_repository_file_is_relative_to_it(tmp_path: Path) -> None:
+    write_repository(tmp_path, "sqlite:///registry.sqlite3", "files")
+    place = read_repository(tmp_path)
+    assert place.registry_url == f"sqlite:///{tmp_path}/registry.sqlite3"
+    assert place.backbone_url == f"{tmp_path}/files"
+
+
+def test_absolute_places_and_urls_stand_for_themselves(tmp_path: Path) -> None:
+    write_repository(tmp_path, "postgresql+psycopg://host/survey", "s3://bucket/survey")
+    place = read_repository(tmp_path)
+    assert (place.registry_url, place.backbone_url) == (
+        "postgresql+psycopg://host/survey",
+        "s3://bucket/survey",
+    )
+
+
+def test_a_misspelt_key_is_an_error_with_its_line_and_a_suggestion(tmp_path: Path) -> None:
+    (tmp_path / "loadmaster.yaml").write_text("registry: sqlite:///r.sqlite3\nbackbon: files\n")
+    with pytest.raises(ConfigError) as caught:
+        read_repository(tmp_path)
+    assert f"{tmp_path}/loadmaster.yaml:2" in str(caught.value)
+    assert "did you mean 'backbone'?" in str(caught.value)
+
+
+def test_an_alias_stands_for_a_folder(tmp_path: Path, aliases: Path) -> None:
+    write_repository(tmp_path, "sqlite:///registry.sqlite3", "files")
+    aliases.write_text(f"repositories:\n  survey: {tmp_path}\n")
+    assert read_repository("survey").folder == tmp_path
+
+
+def test_a_misspelt_alias_is_answered_with_the_nearest(tmp_path: Path, aliases: Path) -> None:
+    aliases.write_text(f"repositories:\n  survey: {tmp_path}\n")
+    with pytest.raises(NotFound, match=r"did you mean 'survey'\?"):
+        read_repository("survye")
+
+
+def test_a_folder_without_a_repository_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="loadmaster init"):
+        read_repository(tmp_path)
+
+
+@pytest.mark.parametrize("path", sorted(SITES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_site_reads(path: Path) -> None:
+    assert read_site(path.stem).jobs >= 1
+
+
+def test_a_site_file_of_ones_own_is_read_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAST_DISK", "/fast")
+    path = tmp_path / "mine.yaml"
+    path.write_text("executor: local\njobs: 3\ntransfer: copy\nscratch: $FAST_DISK/jobs\n")
+    site = read_site(str(path))
+    assert (site.name, site.jobs, site.transfer, site.scratch) == ("mine", 3, "copy", Path("/fast/jobs"))
+
+
+def test_a_site_cannot_have_no_jobs(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("executor: local\njobs: 0\n")
+    with pytest.raises(ConfigError, match=f"{path}:2"):
+        read_site(str(path))
+
+
+def test_an_unknown_site_is_answered_with_the_shipped_ones() -> None:
+    with pytest.raises(NotFound, match="did you mean 'local'"):
+        read_site("locall")
