@@ -7,11 +7,13 @@ INSTALLED := $(VENV)/.installed
 
 .PHONY: demo test lint bench clean
 
+# The demo begins anew each time: it is made to be looked at, not to be kept.
 demo: $(INSTALLED)
+	rm -rf demo
 	$(BIN)/loadmaster demo demo -j $(JOBS)
 
 test: lint
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist loadscope
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

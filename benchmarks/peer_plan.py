@@ -15,8 +15,13 @@ from collections.abc import Mapping
 import astropy.time
 import survey as synthetic
 from lsst.daf.butler import Butler, CollectionType, DatasetType, Timespan
-from lsst.pipe.base import Pipeline, PipelineTask, PipelineTaskConfig, PipelineTaskConnections
-from lsst.pipe.base import connectionTypes as ct
+from lsst.pipe.base import (
+    Pipeline,
+    PipelineTask,
+    PipelineTaskConfig,
+    PipelineTaskConnections,
+    connectionTypes,
+)
 from lsst.pipe.base.all_dimensions_quantum_graph_builder import AllDimensionsQuantumGraphBuilder
 from lsst.sphgeom import ConvexPolygon, Region
 
@@ -37,14 +42,19 @@ def make_tasks() -> None:
     """Make a task class for each line of the table, as attributes of this module."""
     for label, (dimensions, inputs, outputs) in synthetic.TASKS.items():
         body = {
-            n: ct.Input(doc="", name=n, storageClass=STORAGE, dimensions=d, multiple=True)
+            n: connectionTypes.Input(doc="", name=n, storageClass=STORAGE, dimensions=d, multiple=True)
             for n, d in inputs.items()
         }
         body |= {
-            n: ct.PrerequisiteInput(doc="", name=n, storageClass=STORAGE, dimensions=d, isCalibration=True)
+            n: connectionTypes.PrerequisiteInput(
+                doc="", name=n, storageClass=STORAGE, dimensions=d, isCalibration=True
+            )
             for n, d in synthetic.PREREQUISITES.get(label, {}).items()
         }
-        body |= {n: ct.Output(doc="", name=n, storageClass=STORAGE, dimensions=d) for n, d in outputs.items()}
+        body |= {
+            n: connectionTypes.Output(doc="", name=n, storageClass=STORAGE, dimensions=d)
+            for n, d in outputs.items()
+        }
         connections = new_class(
             f"{label}Connections", (PipelineTaskConnections,), {"dimensions": set(dimensions)}, body
         )
@@ -116,14 +126,14 @@ def fill_observations(registry: object, s: synthetic.Survey) -> None:
             "day_obs": d,
             "timespan": t,
         }
-        for v, b, d, t in zip(visits, s.band.tolist(), s.day_obs.tolist(), times)
+        for v, b, d, t in zip(visits, s.band.tolist(), s.day_obs.tolist(), times, strict=True)
     ]
     registry.insertDimensionData(
         "exposure", *({**c, "obs_id": str(c["id"]), "group": str(c["id"])} for c in common)
     )
     regions = [Region.decode(b) for b in synthetic.encoded(s.visit_region)]
     registry.insertDimensionData(
-        "visit", *({**c, "name": str(c["id"]), "region": r} for c, r in zip(common, regions))
+        "visit", *({**c, "name": str(c["id"]), "region": r} for c, r in zip(common, regions, strict=True))
     )
     registry.insertDimensionData(
         "visit_definition", *({"instrument": instrument, "exposure": v, "visit": v} for v in visits)

@@ -12,7 +12,7 @@ from loadmaster_registry.names import dataset_path
 from loadmaster_registry.records import Collection, CollectionType, DataId, DatasetRef, DatasetType
 from loadmaster_registry.store import Registry
 from loadmaster_registry.transaction import Transaction
-from loadmaster_staging.backbone import Backbone
+from loadmaster_staging.backbone import Backbone, NameTaken
 from loadmaster_staging.location import join, local_path, remote
 from loadmaster_staging.stage import WrittenFile, stage_out
 
@@ -20,10 +20,10 @@ from loadmaster_staging.stage import WrittenFile, stage_out
 def put_object(
     registry: Registry, backbone: Backbone, obj: Any, dataset_type: DatasetType, data_id: DataId, run: str
 ) -> DatasetRef:
-    """Write `obj` to the backbone, then register it, its type and `run` in one transaction.
+    """Write `obj` to the backbone, and register it, its type and `run` in one transaction.
 
-    If the process is killed between the two, the same call again takes the file that is there for its own,
-    provided that the bytes are the same.
+    If the process is killed just before the end of the transaction, the file stays without being registered.
+    The same call again takes it for its own if the bytes are the same.
 
     Raises
     ------
@@ -42,20 +42,10 @@ def put_object(
             written = Path(folder) / path.rsplit("/", 1)[-1]
             storage.write(obj, dataset_type.storage_class, written)
             (staged,) = stage_out([WrittenFile(str(id), written)], staging)
-        backbone.publish(join(staging, staged.name), path, resumed_checksum=staged.checksum)
-        row = {
-            **values,
-            "id": id.bytes,
-            "url": path,
-            "size_bytes": staged.size_bytes,
-            "checksum": staged.checksum,
-        }
-        try:
-            with registry.transaction() as transaction:
-                _insert(transaction, dataset_type, run, row)
-        except BaseException:
-            backbone.withdraw(join(staging, staged.name), path, checksum=staged.checksum)
-            raise
+        facts = {"id": id.bytes, "url": path, "size_bytes": staged.size_bytes, "checksum": staged.checksum}
+        with registry.transaction() as transaction:  # there is one at a time: nobody else publishes meanwhile
+            _insert(transaction, dataset_type, run, {**values, **facts})
+            _publish(backbone, join(staging, staged.name), path, staged.checksum)
     finally:
         backbone.remove_staged(staging)
     return DatasetRef(
@@ -88,6 +78,14 @@ def _insert(transaction: Transaction, dataset_type: DatasetType, run: str, row: 
     transaction.register_dataset_type(dataset_type)
     with_collection(transaction, run, CollectionType.RUN)
     transaction.insert_datasets(dataset_type.name, run, pl.DataFrame([row]))
+
+
+def _publish(backbone: Backbone, staged: str, path: str, checksum: str) -> None:
+    try:
+        backbone.publish(staged, path)
+    except NameTaken:  # by what an interrupted call left, perhaps
+        if backbone.measure(path).checksum != checksum:
+            raise
 
 
 def _required_values(dataset_type: DatasetType, data_id: DataId) -> dict[str, int | str]:

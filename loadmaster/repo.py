@@ -11,20 +11,22 @@ from uuid import UUID
 import loadmaster_planner.plan as planner
 import polars as pl
 from loadmaster_executors.run import PLAN_NAME, RunFolder
-from loadmaster_pipelines.loader import load_pipeline
+from loadmaster_pipelines.loader import SHIPPED, load_pipeline
 from loadmaster_pipelines.pipeline import Pipeline
 from loadmaster_planner.planner import make_plan
 from loadmaster_planner.request import Request
 from loadmaster_registry import queries
 from loadmaster_registry.errors import NotFound, RegistryError, did_you_mean
 from loadmaster_registry.exchange import ImportCounts, import_export
-from loadmaster_registry.records import CollectionType, DatasetRef, DatasetType
+from loadmaster_registry.records import CollectionType, DataId, DatasetRef, DatasetType
 from loadmaster_registry.skymap import load_sky_map
 from loadmaster_registry.store import Registry
 from loadmaster_registry.times import instant_ns, written_ns
 from loadmaster_registry.timespan import MAX_NS, MIN_NS, Timespan
 from loadmaster_registry.universe import Universe, load_universe
 from loadmaster_staging.backbone import Backbone
+from loadmaster_staging.ingest import IngestReport, Mode, OnError, ingest
+from loadmaster_staging.instrument import load_instrument
 
 from .config import REPOSITORY_FILE, Site, read_repository, read_site, write_repository
 from .objects import put_object, read_object, with_collection
@@ -111,6 +113,40 @@ class Repo:
         """
         return [import_export(self.registry, file, file_root=file_root) for file in files]
 
+    def ingest(
+        self,
+        instrument: str | Path,
+        files: Sequence[str | Path],
+        *,
+        run: str | None = None,
+        mode: Mode = "copy",
+        on_error: OnError = "stop",
+    ) -> IngestReport:
+        """Take raw frames into the repository, with their exposures, visits and regions; the same again is a no-op.
+
+        Parameters
+        ----------
+        instrument : str or Path
+            Its YAML file (see `loadmaster_staging.instrument`), or the name of a shipped one.
+        files : sequence of paths
+            Files, and folders in which the instrument's pattern finds files.
+        run : str, optional
+            RUN collection that gets the frames; ``INSTRUMENT/raw/all`` by default.
+        mode : {"copy", "link", "direct"}
+            Whether files are copied, hard-linked, or left where they are.
+        on_error : {"stop", "skip"}
+            Whether a file that cannot be taken ends the ingest, or is told in the report.
+
+        Raises
+        ------
+        StageError
+            If a file cannot be read or understood.
+        Conflict
+            If a frame is there already with other bytes, or a record with other values.
+        """
+        described = load_instrument(_shipped("instruments", instrument), self.registry.universe)
+        return ingest(self.registry, self.backbone, described, files, mode=mode, run=run, on_error=on_error)
+
     def register_skymap(self, description: str | Path) -> DatasetRef:
         """Register a sky map with its tracts and patches, and store it as the dataset ``skyMap``.
 
@@ -119,7 +155,7 @@ class Repo:
         Parameters
         ----------
         description : str or Path
-            A YAML file; see `loadmaster_registry.skymap`.
+            A YAML file (see `loadmaster_registry.skymap`), or the name of a shipped one.
 
         Returns
         -------
@@ -131,7 +167,7 @@ class Repo:
         Conflict
             If another sky map of this name is registered.
         """
-        sky_map = load_sky_map(description)
+        sky_map = load_sky_map(_shipped("skymaps", description))
         with self.registry.transaction() as transaction:
             for element, rows in sky_map.records().items():
                 transaction.insert_records(element, rows)
@@ -198,22 +234,25 @@ class Repo:
         self,
         obj: Any,
         dataset_type: str,
+        data_id: DataId | None = None,
         /,
         *,
         run: str,
         dimensions: Sequence[str] | None = None,
         storage_class: str | None = None,
-        **data_id: int | str,
+        is_calibration: bool = False,
+        **values: int | str,
     ) -> DatasetRef:
         """Store one object as a dataset: on the backbone and in the registry, or not at all.
 
         Parameters
         ----------
         dataset_type : str
-            Name. A new type is registered if `dimensions` and `storage_class` are given.
+            Name. A new type is registered if `dimensions` and `storage_class` are given; only with
+            `is_calibration` can its datasets be certified.
         run : str
             RUN collection, made where it does not exist.
-        **data_id
+        data_id, **values
             A value for each dimension of the type.
 
         Raises
@@ -221,32 +260,37 @@ class Repo:
         Conflict
             If the run has such a dataset already: nothing is ever overwritten.
         """
-        return put_object(
-            self.registry,
-            self.backbone,
-            obj,
-            self._type(dataset_type, dimensions, storage_class),
-            data_id,
-            run,
-        )
+        type = self._type(dataset_type, dimensions, storage_class, is_calibration)
+        return put_object(self.registry, self.backbone, obj, type, {**(data_id or {}), **values}, run)
 
-    def get(self, dataset_type: str, /, *, collections: Collections, **data_id: int | str) -> Any:
-        """Read the dataset that comes first in `collections`.
-
-        Parameters
-        ----------
-        dataset_type : str
-            Name.
-        **data_id
-            Values of its dimensions, or of others that imply them.
-        """
-        found = self.find_dataset(dataset_type, collections=collections, **data_id)
+    def get(
+        self,
+        dataset_type: str,
+        data_id: DataId | None = None,
+        /,
+        *,
+        collections: Collections,
+        **values: int | str,
+    ) -> Any:
+        """Read the dataset that comes first in `collections`; see `find_dataset`."""
+        found = self.find_dataset(dataset_type, data_id, collections=collections, **values)
         return read_object(self.backbone, found.url, self.registry.dataset_type(dataset_type).storage_class)
 
     def find_dataset(
-        self, dataset_type: str, /, *, collections: Collections, **data_id: int | str
+        self,
+        dataset_type: str,
+        data_id: DataId | None = None,
+        /,
+        *,
+        collections: Collections,
+        **values: int | str,
     ) -> DatasetRef:
         """Find the dataset that comes first in `collections`.
+
+        Parameters
+        ----------
+        data_id, **values
+            Values of the type's dimensions, or of others that imply them.
 
         Raises
         ------
@@ -255,10 +299,9 @@ class Repo:
         QueryError
             If the data ID does not say which of several is meant.
         """
-        row = queries.find_dataset(self.registry, dataset_type, data_id, _names(collections)).row(
-            0, named=True
-        )
-        return self.registry.find(UUID(bytes=row["id"]))
+        whole = {**(data_id or {}), **values}
+        found = queries.find_dataset(self.registry, dataset_type, whole, _names(collections))
+        return self.registry.find(UUID(bytes=found["id"][0]))
 
     def query_data_ids(
         self,
@@ -501,7 +544,9 @@ class Repo:
         names = (stem, *(f"{stem}-{number}" for number in range(2, len(taken) + 3)))
         return next(name for name in names if name not in taken)
 
-    def _type(self, name: str, dimensions: Sequence[str] | None, storage_class: str | None) -> DatasetType:
+    def _type(
+        self, name: str, dimensions: Sequence[str] | None, storage_class: str | None, is_calibration: bool
+    ) -> DatasetType:
         """Return the dataset type `name`: as registered, or as given; registering compares the two."""
         known = self.registry.dataset_types(name)
         if known and dimensions is None and storage_class is None:
@@ -514,11 +559,30 @@ class Repo:
                 todo="give both (dimensions=[…], storage_class='…'), or correct the name: "
                 + did_you_mean(name, (t.name for t in self.registry.dataset_types())),
             )
-        return DatasetType(name, self.registry.universe.group(dimensions), storage_class)
+        return DatasetType(name, self.registry.universe.group(dimensions), storage_class, is_calibration)
 
 
 def _names(names: Collections) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _shipped(kind: str, name: str | Path) -> Path:
+    """Return the path of a YAML file: as given, or of the one that Loadmaster ships under this name."""
+    path, shipped = Path(name), SHIPPED / kind / f"{name}.yaml"
+    if path.exists() or not shipped.is_relative_to(SHIPPED):
+        return path
+    if shipped.is_file():
+        return shipped
+    raise NotFound(
+        what=f"there is no file {str(name)!r}",
+        where=str(path.absolute()),
+        why=f"nor is one of the shipped {kind} called so",
+        todo=f"correct the path; of the shipped ones: {did_you_mean(str(name), _stems(SHIPPED / kind))}",
+    )
+
+
+def _stems(folder: Path) -> list[str]:
+    return [path.stem for path in folder.glob("*.yaml")]
 
 
 def _site(name: str, jobs: int | None) -> Site:

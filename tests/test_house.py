@@ -25,7 +25,25 @@ BELOW = {
     "loadmaster_executors": set(PACKAGES) - {"loadmaster_executors", "loadmaster"},
     "loadmaster": set(PACKAGES) - {"loadmaster"},
 }
-LATE_IMPORTS: dict[str, str] = {}
+LATE_IMPORTS = {
+    "pipelines/loadmaster_pipelines/formats.py": "a job loads Astropy, Polars and the like when a task reads or writes",
+    "pipelines/loadmaster_pipelines/handles.py": "a command-line task never reads through Python, and pays nothing",
+    "staging/loadmaster_staging/location.py": "a job with local files does not pay for fsspec",
+}
+PUBLIC = [
+    *("ConfigError", "Conflict", "Error", "InitInput", "InitOutput", "Input", "Inputs", "NoWork", "NotFound"),
+    *(
+        "Output",
+        "Outputs",
+        "PipelineError",
+        "Plan",
+        "PlanError",
+        "Prerequisite",
+        "QueryError",
+        "RegistryError",
+    ),
+    *("Repo", "Resources", "Run", "RunError", "StageError", "Task", "TaskConfig", "astropy_table"),
+]
 
 
 def modules(package: str) -> list[Path]:
@@ -77,5 +95,5 @@ def test_no_module_is_longer_than_700_lines() -> None:
 
 
 def test_the_public_names_are_these() -> None:
-    assert loadmaster.__all__ == []
+    assert loadmaster.__all__ == PUBLIC
     assert all(hasattr(loadmaster, name) for name in loadmaster.__all__)

@@ -174,7 +174,7 @@ class _Controller:
         for attempt in self._journal.in_state(JobState.FINISHED):
             manifest = self._manifests.of(attempt)
             if found := _report_of(manifest):
-                self._reported.append(Reported(manifest, found))
+                self._reported.append(Reported(manifest, found, is_resumed=True))
             else:
                 with self._journal.batch():
                     self._journal.move([attempt.job], JobState.READY)

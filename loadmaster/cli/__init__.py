@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import click
 from loadmaster_registry.errors import did_you_mean
 
-from .outcome import FAILED, USAGE, exit_code_of
+from .outcome import DONE, FAILED, USAGE, exit_code_of
 
 # section → verb → (module that holds it, its promise); a test compares the promises with the commands' own.
 COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
@@ -39,7 +39,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "First steps": {
         "demo": ("demo", "See it all work on a simulated sky, or on real images."),
-        "version": ("demo", "Say which version this is."),
+        "version": ("version", "Say which version this is."),
     },
 }
 _MODULES = {verb: module for section in COMMANDS.values() for verb, (module, _) in section.items()}
@@ -93,15 +93,12 @@ def loadmaster(verbose: bool) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; whatever goes wrong becomes a message and an exit code."""
     try:
-        return loadmaster.main(arguments, prog_name="loadmaster", standalone_mode=False) or 0
+        return loadmaster.main(arguments, prog_name="loadmaster", standalone_mode=False) or DONE
     except click.ClickException as error:
         error.show()
         return USAGE
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         return FAILED
-    except BrokenPipeError:  # the reader, `head` perhaps, has seen enough
-        sys.stderr.close()
-        return 0
     except Exception as error:
         return exit_code_of(error)

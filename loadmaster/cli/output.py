@@ -20,8 +20,7 @@ def show(table: Table, data: object, as_json: bool) -> None:
 
 def show_json(data: object) -> None:
     """Print one JSON document."""
-    json.dump(data, sys.stdout, indent=1, ensure_ascii=False, default=str)
-    sys.stdout.write("\n")
+    click.echo(json.dumps(data, indent=1, ensure_ascii=False, default=str))
 
 
 def tell(text: str) -> None:

@@ -82,7 +82,10 @@ def query_datasets_command(
 @json_option
 @repo_option
 def query_collections_command(glob: str, as_json: bool, repo: str) -> None:
-    """List collections and what chains hold; GLOB limits them by name ('HSC/*')."""
+    """List collections and what chains hold.
+
+    GLOB limits them by name: 'HSC/*'.
+    """
     with Repo(repo) as opened:
         frame = opened.query_collections(glob)
     _show(frame, as_json, "collections")

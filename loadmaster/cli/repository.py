@@ -6,10 +6,12 @@ from pathlib import Path
 
 import click
 from loadmaster_registry.exchange import ImportCounts
+from loadmaster_staging.ingest import IngestReport, Mode, OnError
 
 from ..repo import Repo
-from ..tables import Table
+from ..tables import Table, format_bytes
 from .options import bind_option, collections_option, json_option, repo_option, where_option
+from .outcome import DONE, FAILED
 from .output import show, tell
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -46,11 +48,56 @@ def import_command(files: tuple[Path, ...], file_root: str | None, as_json: bool
     show(_counts_table(files, counts), data, as_json)
 
 
-@click.command("register-skymap")
-@click.argument("description", type=_FILE)
+@click.command("ingest")
+@click.argument("instrument")
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--run", metavar="RUN", help="Collection for the frames.  [default: INSTRUMENT/raw/all]")
+@click.option(
+    "--mode",
+    type=click.Choice(["copy", "link", "direct"]),
+    default="copy",
+    show_default=True,
+    help="Copy the files, hard-link them, or leave them where they are.",
+)
+@click.option(
+    "--on-error",
+    type=click.Choice(["stop", "skip"]),
+    default="stop",
+    show_default=True,
+    help="What to do about a file that cannot be taken: stop, or skip and name it.",
+)
+@json_option
 @repo_option
-def register_skymap_command(description: Path, repo: str) -> None:
-    """Register a sky map with its tracts and patches."""
+def ingest_command(
+    instrument: str,
+    files: tuple[Path, ...],
+    run: str | None,
+    mode: Mode,
+    on_error: OnError,
+    as_json: bool,
+    repo: str,
+) -> int:
+    """Take raw frames into the repository.
+
+    INSTRUMENT is a YAML file that describes the camera, or the name of one that Loadmaster knows. FILES are frames,
+    or folders with frames. The same frame again is a no-op.
+    """
+    with Repo(repo) as opened:
+        report = opened.ingest(instrument, files, run=run, mode=mode, on_error=on_error)
+    show(_ingest_table(report), _ingest_facts(report), as_json)
+    for problem in report.problems:
+        tell(f"skipped {problem.file}\n{problem.error}")
+    return DONE if report.taken or report.known else FAILED
+
+
+@click.command("register-skymap")
+@click.argument("description")
+@repo_option
+def register_skymap_command(description: str, repo: str) -> None:
+    """Register a sky map with its tracts and patches.
+
+    DESCRIPTION is a YAML file, or the name of a sky map that Loadmaster ships.
+    """
     with Repo(repo) as opened:
         stored = opened.register_skymap(description)
     tell(f"sky map {stored.data_id[0]}: tracts and patches registered, stored as skyMap in {stored.run!r}")
@@ -99,3 +146,21 @@ def _counts_table(files: tuple[Path, ...], counts: list[ImportCounts]) -> Table:
         for file, c in zip(files, counts, strict=True)
     )
     return Table(headings, rows, "new in the registry", frozenset(headings[1:]))
+
+
+def _ingest_table(report: IngestReport) -> Table:
+    headings = ("new frames", "size", "known before", "skipped", "new exposures", "new visits")
+    counts = (len(report.known), len(report.problems), report.exposures, report.visits)
+    row = (str(len(report.taken)), format_bytes(report.size_bytes), *map(str, counts))
+    return Table(headings, (row,), numeric=frozenset(headings))
+
+
+def _ingest_facts(report: IngestReport) -> dict[str, object]:
+    return {
+        "taken": report.taken,
+        "known": report.known,
+        "problems": [{"file": p.file, "error": str(p.error)} for p in report.problems],
+        "exposures": report.exposures,
+        "visits": report.visits,
+        "size_bytes": report.size_bytes,
+    }

@@ -107,7 +107,10 @@ def run_command(as_json: bool, repo: str, **asked: Any) -> int:
 @json_option
 @repo_option
 def status_command(run: str | None, as_json: bool, repo: str) -> None:
-    """Say how far runs are: all, or RUN (a run, or the newest one of an output collection)."""
+    """Say how far runs are.
+
+    RUN is a run, or an output collection, which means its newest run; all runs without it.
+    """
     with Repo(repo) as opened:
         runs = opened.runs() if run is None else [opened.open_run(run)]
         lines = [(one.report(), one.status()) for one in runs]

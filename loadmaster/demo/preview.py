@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from astropy.nddata import CCDData
-from astropy.visualization import AsinhStretch, ImageNormalize, PercentileInterval
+from astropy.visualization import AsinhStretch, AsymmetricPercentileInterval, ImageNormalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -19,7 +19,9 @@ def write_preview(path: Path, images: Mapping[str, Pixels], *, columns: int = 2)
     for number, (title, pixels) in enumerate(images.items(), start=1):
         axes = figure.add_subplot(rows, columns, number)
         finite = pixels[np.isfinite(pixels)]
-        norm = ImageNormalize(finite, interval=PercentileInterval(99.5), stretch=AsinhStretch(0.1))
+        norm = ImageNormalize(
+            finite, interval=AsymmetricPercentileInterval(2, 99.7), stretch=AsinhStretch(0.2)
+        )
         axes.imshow(pixels, origin="lower", cmap="gray", norm=norm, interpolation="nearest")
         axes.set_title(title)
         axes.set_axis_off()

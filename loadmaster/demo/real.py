@@ -12,7 +12,7 @@ from rich.console import Console
 from ..plan import Plan
 from ..repo import Repo
 from .preview import write_preview
-from .stage import Stage, shipped
+from .stage import Stage
 
 TOOLS = {"source-extractor": "source-extractor", "SWarp": "swarp"}  # program → Debian package
 
@@ -115,8 +115,8 @@ def _without(needs: Mapping[str, str], missing: Mapping[str, str]) -> str | None
 def _ingest_and_run(
     stage: Stage, camera: str, files: list[Path], instrument: str, pipeline: str, select: str | None
 ) -> None:
-    raw = f"{instrument}/raw"
-    stage.repo.ingest(shipped("instruments", camera), files, run=raw, mode="link")
+    raw = f"{instrument}/raw/all"
+    stage.repo.ingest(camera, files, mode="link")
     stage.process(
         f"{pipeline}.yaml",
         inputs=[raw],
@@ -143,7 +143,7 @@ def _source_counts(repo: Repo) -> dict[str, int]:
             continue
         keys = repo.registry.dataset_type(catalogue).dimensions.required
         for row in repo.query_datasets(catalogue, output).select(keys).iter_rows(named=True):
-            counts[catalogue] = len(repo.get(catalogue, collections=output, **row))
+            counts[catalogue] = len(repo.get(catalogue, row, collections=output))
     return counts
 
 
@@ -177,7 +177,7 @@ def _conclude(stage: Stage, folder: Path, result: RealDemoResult) -> None:
     for catalogue, count in result.sources.items():
         stage.say(f"{catalogue}: {count} sources by Source Extractor")
     data_id: dict[str, int | str] = {"instrument": _M13, "physical_filter": "blue", "detector": 0}
-    stack = stage.repo.find_dataset("stack", collections="u/demo/m13", **data_id)
+    stack = stage.repo.find_dataset("stack", data_id, collections="u/demo/m13")
     stage.say(f"The stack of M13: {stage.repo.backbone.url(stack.url)}")
     stage.say(f"Pictures: {result.preview}")
     stage.say(f"Next: loadmaster query-datasets stack_sources -i u/demo/m13 --repo {folder}")

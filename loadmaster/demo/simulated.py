@@ -19,10 +19,10 @@ from ..simulation import SimulatedSurvey, simulate_survey
 from ..simulation.sky import BANDS
 from ..tables import Table
 from .preview import Pixels, mosaic, write_preview
-from .stage import Stage, shipped
+from .stage import Stage
 from .truth import TruthCheck, compare
 
-RAW = "SimCam/raw"
+RAW = "SimCam/raw/all"
 CALIBRATIONS = "SimCam/calib"
 REFERENCE = "refcats/sim"
 OUTPUT = "u/demo/drp"
@@ -94,20 +94,21 @@ def _simulated(stage: Stage, folder: Path) -> SimulatedSurvey:
 def _take_in(stage: Stage, survey: SimulatedSurvey) -> SkyMap:
     """Register frames, sky map and reference catalogue."""
     repo = stage.repo
-    repo.ingest(shipped("instruments", "simcam"), survey.raws, run=RAW, mode="link")
-    stored = repo.register_skymap(shipped("skymaps", "simsky"))
-    pixels = _htm_pixels(survey.reference)
+    report = repo.ingest("simcam", survey.raws, mode="link")
+    stored = repo.register_skymap("simsky")
+    htm, pixels = f"htm{_HTM_LEVEL}", _htm_pixels(survey.reference)
     for pixel in np.unique(pixels):
         repo.put(
             survey.reference[pixels == pixel],
             "reference_stars",
+            {htm: int(pixel)},
             run=REFERENCE,
-            dimensions=[f"htm{_HTM_LEVEL}"],
+            dimensions=[htm],
             storage_class="Catalog",
-            **{f"htm{_HTM_LEVEL}": int(pixel)},
         )
     stage.say(
-        f"Ingested the frames into {RAW}, and {len(survey.reference)} reference stars into {REFERENCE}."
+        f"Ingested {len(report.taken)} frames of {report.exposures} exposures, {report.visits} of them visits, into "
+        f"{RAW}; put {len(survey.reference)} reference stars into {REFERENCE}."
     )
     sky_map: SkyMap = repo.get("skyMap", collections=stored.run, skymap="simsky")
     return sky_map
@@ -235,7 +236,7 @@ def _conclude(stage: Stage, folder: Path, result: DemoResult) -> None:
     for visit, reasons in result.bad_visits.items():
         stage.say(f"Left out of the coadds: visit {visit} ({'; '.join(reasons)}).")
     data_id: dict[str, int | str] = {"skymap": "simsky", "tract": 0, "patch": 0, "band": "r"}
-    coadd = stage.repo.find_dataset("coadd", collections=OUTPUT, **data_id)
+    coadd = stage.repo.find_dataset("coadd", data_id, collections=OUTPUT)
     where = " AND ".join(f"{name}={value!r}" for name, value in data_id.items())
     stage.say(f"One of the coadds: {stage.repo.backbone.url(coadd.url)}")
     stage.say(f"A picture of all:  {result.preview}")

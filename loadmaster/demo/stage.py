@@ -2,9 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from loadmaster_pipelines.loader import SHIPPED
 from loadmaster_registry.errors import RunError
 from rich.console import Console
 
@@ -37,7 +35,7 @@ class Stage:
             If a job failed.
         """
         plan = self.repo.plan(
-            f"{SHIPPED}/{pipeline}", inputs=inputs, output=output, where=where, select=select
+            f"$LOADMASTER_PIPELINES_DIR/{pipeline}", inputs=inputs, output=output, where=where, select=select
         )
         self.show(plan.table())
         run = plan.submit(site="local", jobs=self.jobs)
@@ -70,8 +68,3 @@ class Stage:
     def show(self, table: Table) -> None:
         """Print a table."""
         table.print(self.console)
-
-
-def shipped(kind: str, name: str) -> Path:
-    """Return the path of a shipped instrument or sky map."""
-    return SHIPPED / kind / f"{name}.yaml"

@@ -8,10 +8,13 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-_BRIGHT_MAG = 20.0
+_BRIGHT_MAG = (16.5, 20.0)  # still brighter ones saturate in good seeing
 _MATCH_ARCSEC = 0.5
-_LONELY_ARCSEC = 4.0
-_LONELY_PART = 0.01  # neighbours' light within that distance, as a part of the star's own
+_NEAR_ARCSEC, _NEAR_PART = (
+    4.0,
+    0.01,
+)  # so much of its own light may a star's neighbours have within that distance
+_FAR_ARCSEC, _FAR_PART = 8.0, 1.0
 _MAX_ASTROMETRY_PX = 0.1
 _MAX_PHOTOMETRY = 0.02
 
@@ -35,8 +38,9 @@ class TruthCheck:
 def compare(objects: Table, stars: Table, band: str, *, pixel_arcsec: float) -> TruthCheck:
     """Compare objects with the true stars of one band.
 
-    Bright are stars of magnitude 20 or less. Objects that touch masked pixels (saturated stars among them) or
-    whose star has neighbours with 1 % of its light say nothing about the processing, and are left out.
+    Bright are stars between magnitudes 16.5 and 20. Objects that touch masked pixels, and stars with neighbours
+    (of 1 % of their light within 4 arcseconds, or as much light as their own within 8) tell little about the
+    processing, and are left out.
 
     Parameters
     ----------
@@ -46,7 +50,7 @@ def compare(objects: Table, stars: Table, band: str, *, pixel_arcsec: float) -> 
         ``ra``, ``dec``, ``mag_BAND``.
     """
     magnitude = np.asarray(stars[f"mag_{band}"])
-    fit = (magnitude <= _BRIGHT_MAG) & (_neighbours_light(stars, magnitude) < _LONELY_PART)
+    fit = (magnitude >= _BRIGHT_MAG[0]) & (magnitude <= _BRIGHT_MAG[1]) & _is_lonely(stars, magnitude)
     apart = _separations(objects[~objects["flagged"]], stars[fit])
     if not apart.size:
         return TruthCheck(band, 0, float("nan"), float("nan"))
@@ -63,12 +67,12 @@ def compare(objects: Table, stars: Table, band: str, *, pixel_arcsec: float) -> 
     )
 
 
-def _neighbours_light(stars: Table, magnitude: Floats) -> Floats:
-    """Return the light of each star's neighbours as a part of its own."""
+def _is_lonely(stars: Table, magnitude: Floats) -> NDArray[np.bool_]:
     apart = _separations(stars, stars)
     np.fill_diagonal(apart, np.inf)
     flux = 10 ** (-0.4 * magnitude)
-    return np.asarray(((apart < _LONELY_ARCSEC) * flux).sum(axis=1) / flux, dtype=float)
+    near, far = ((apart < radius) @ flux / flux for radius in (_NEAR_ARCSEC, _FAR_ARCSEC))
+    return np.asarray((near < _NEAR_PART) & (far < _FAR_PART), dtype=bool)
 
 
 def _separations(a: Table, b: Table) -> Floats:

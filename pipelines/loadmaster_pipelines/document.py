@@ -9,7 +9,6 @@ from loadmaster_registry.errors import did_you_mean
 
 from .connections import Connection, Kind
 from .pipeline import Contract, Step, Subset
-from .storage import storage_classes
 from .yaml_source import Block, Items, check_keys, refuse
 
 ModifyMode = Literal["DROP", "EDIT"]
@@ -297,19 +296,11 @@ def _connection(name: Any, kind: Kind, body: Any, where: str) -> Connection:
         if key not in body:
             refuse(where, f"connection {name!r} has no {key}", "it is required", f"add `{key}`")
     dataset_type, component = _dataset_type(body)
-    storage_class = _text(body, "storage_class")
-    if storage_class not in storage_classes():
-        refuse(
-            body.at("storage_class"),
-            f"there is no storage class {storage_class!r}",
-            f"of connection {name!r}",
-            did_you_mean(storage_class, storage_classes()),
-        )
     return Connection(
         name=name,
         kind=kind,
         dataset_type=dataset_type,
-        storage_class=storage_class,
+        storage_class=_text(body, "storage_class"),
         dimensions=_names(body, "dimensions") or (),
         multiple=_flag(body, "multiple"),
         deferred=_flag(body, "deferred"),

@@ -184,12 +184,8 @@ def _selected(
         wanted = set(select(expression, nodes, document.subsets))
         labels = [label for label in labels if label in wanted]
     if not labels:
-        refuse(
-            f"#{fragment} {expression or ''}".strip(),
-            "no task is left",
-            "the selection is empty",
-            "select wider",
-        )
+        where = " ".join(filter(None, (fragment and f"#{fragment}", expression)))
+        refuse(where or document.at("tasks"), "no task is left", "the selection is empty", "select wider")
     return labels
 
 

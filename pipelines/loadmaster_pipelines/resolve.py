@@ -183,7 +183,8 @@ def _renamed(
         refuse(
             where, f"{written!r} cannot name a dataset type", f"it becomes {name!r}", "choose another name"
         )
-    if connection.storage_class not in storage_classes():
+    is_runnable = entry.command is not None or not entry.is_declared
+    if is_runnable and connection.storage_class not in storage_classes():  # else other software knows it
         near = did_you_mean(connection.storage_class, storage_classes())
         refuse(
             where, f"there is no storage class {connection.storage_class!r}", f"of {connection.name!r}", near

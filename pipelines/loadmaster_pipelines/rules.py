@@ -53,7 +53,7 @@ def check_steps(pipeline: Pipeline, universe: Universe, where: str) -> None:
             what="the steps of the pipeline cannot be run one by one",
             where=where,
             why="; ".join(problems),
-            todo="correct `steps`, or the subsets that they name",
+            todo="correct `steps` or the subsets that they name, or import with `importSteps: false`",
         )
 
 

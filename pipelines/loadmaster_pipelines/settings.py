@@ -6,6 +6,7 @@ command line says. Python runs only where the source is trusted.
 
 import ast
 import copy
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import UnionType
@@ -68,7 +69,8 @@ def collect(
     overrides : sequence of (field, text)
     """
     settings = Settings()
-    names: dict[str, Any] = {}  # what Python blocks define stays visible for later ones
+    # What a Python block defines stays visible for later ones; the module of the class is visible from the start.
+    names = dict(vars(sys.modules[model.__module__])) if model else {}
     for block in entry.blocks:
         _refuse_python(block, trusted)
         for location in block.files:
@@ -195,6 +197,7 @@ def _run(
     where: str,
 ) -> None:
     """Execute `code` with ``config`` and ``parameters``, and take over every field that it changed."""
+    _refuse_constant_conditions(code, where)
     before = _defaults(model)
     _overlay(before, _typed(settings.values, model) if model else settings.values)
     tree = _copied(before)
@@ -215,6 +218,23 @@ def _run(
         )
     for path, value in _changes(before, tree):
         _set(settings, ".".join(path), value, where)
+
+
+def _refuse_constant_conditions(code: str, where: str) -> None:
+    """Refuse ``if {parameters.x}:``, which looks like a substitution and is a set with one member: always true."""
+    try:
+        tree = ast.parse(code)
+    except SyntaxError:
+        return  # told when it is run
+    for node in ast.walk(tree):
+        test = node.test if isinstance(node, (ast.If, ast.IfExp, ast.While)) else None
+        if isinstance(test, (ast.Set, ast.List, ast.Tuple, ast.Dict)):
+            refuse(
+                where,
+                f"the condition {ast.unparse(test)} never changes",
+                "braces and brackets make a set, a dict or a list, which is true unless it is empty",
+                "leave them out",
+            )
 
 
 def _defaults(model: type[TaskConfig] | None) -> dict[str, Any]:

@@ -48,15 +48,19 @@ def storage_class(name: str) -> StorageClass:
 
 
 def extension_of(name: str) -> str:
-    """Return the extension, with its dot, of files of this storage class."""
-    return storage_class(name).extension
+    """Return the extension, with its dot, of files of this storage class; ``.dat`` where only others know it."""
+    known = storage_classes().get(name)
+    return known.extension if known else ".dat"
 
 
 def is_convertible(stored: str, wanted: str) -> bool:
     """Whether a task that declares `wanted` can be given a file written as `stored`.
 
-    Where other software reads the file (type bytes), only that software knows, and the answer is yes.
+    Where other software reads the file (type bytes, or a class that is not listed), only that software knows,
+    and the answer is yes.
     """
+    if not {stored, wanted} <= storage_classes().keys():
+        return True
     written, asked = storage_class(stored), storage_class(wanted)
     if written.type == asked.type or "bytes" in (written.type, asked.type):
         return True

@@ -73,13 +73,11 @@ def parse_yaml(text: str, name: str) -> Block:
     finally:
         loader.dispose()
     if not isinstance(document, Block):
-        refuse(
-            f"{name}:1:1", "the file holds no mapping", "a pipeline begins with keys such as `description`"
-        )
+        refuse(f"{name}:1:1", "the file holds no mapping", "a pipeline is one", "begin with `description: …`")
     return document
 
 
-def refuse(where: str, what: str, why: str, todo: str = "see the pipeline chapter of the manual") -> NoReturn:
+def refuse(where: str, what: str, why: str, todo: str) -> NoReturn:
     """Raise the `PipelineError` that says so."""
     raise PipelineError(what=what, where=where, why=why, todo=todo)
 

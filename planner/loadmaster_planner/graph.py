@@ -112,16 +112,14 @@ def positions(rows: pl.DataFrame, table: pl.DataFrame, axes: Axes) -> NDArray[np
     if key is None:
         numbered = table.with_row_index("\x00row")
         found = rows.select(columns).join(numbered, on=columns, how="left", maintain_order="left")
-        rows_found: NDArray[np.int64] = found["\x00row"].cast(pl.Int64).fill_null(-1).to_numpy()
-        return rows_found
+        return np.asarray(found["\x00row"].cast(pl.Int64).fill_null(-1))
     known = table.select(key)[:, 0].to_numpy()
     given = rows.select(key)[:, 0].to_numpy()
     space = int(np.prod([axes.size(c) for c in columns], dtype=object))
     if space <= 8 * (known.size + given.size) + 1024:
         place = np.full(space, -1, dtype=np.int64)
         place[known] = np.arange(known.size)
-        rows_found = place[given]
-        return rows_found
+        return np.asarray(place[given])
     if not known.size:
         return np.full(given.size, -1, dtype=np.int64)
     near = np.searchsorted(known, given).clip(max=known.size - 1)

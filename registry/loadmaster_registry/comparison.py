@@ -1,6 +1,6 @@
 """What is new among rows given, what is there already, and what contradicts it: on frames, in words."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -48,8 +48,7 @@ def check_same(new: pl.DataFrame, old: pl.DataFrame, key: Sequence[str], what: s
     values = [c for c in new.columns if c in old.columns and c not in key]
     if old.is_empty() or not values:
         return
-    theirs = old.select(*key, *(pl.col(c).alias(f"{c} there") for c in values))
-    both = new.join(theirs, on=key, maintain_order="left") if key else new.join(theirs, how="cross")
+    both = paired(new, old.select(*key, *values), key)
     differ = both.filter(pl.any_horizontal(pl.col(c).ne_missing(pl.col(f"{c} there")) for c in values))
     if differ.is_empty():
         return
@@ -63,7 +62,14 @@ def check_same(new: pl.DataFrame, old: pl.DataFrame, key: Sequence[str], what: s
     )
 
 
-def described(row: dict[str, Any]) -> str:
+def paired(new: pl.DataFrame, old: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
+    """Join rows with those of the same key; columns that both have are named ``… there`` when they are old."""
+    if not key:
+        return new.join(old, how="cross", suffix=" there")
+    return new.join(old, on=key, suffix=" there", maintain_order="left")
+
+
+def described(row: Mapping[str, Any]) -> str:
     """Write a row for people: ``visit=5 detector=3``."""
     return " ".join(f"{name}={_written(value)}" for name, value in row.items())
 

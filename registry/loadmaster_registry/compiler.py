@@ -396,12 +396,14 @@ class Compiler:
                 raise self._wrong_item(operand, constant.type, item)
         assert operand.expr is not None
         values = [c.value for c in constants if isinstance(c.value, int | float | str)]
-        if operand.type == "int":  # a fraction equals no whole number, and is_in would round large ones
-            values = [int(v) for v in values if isinstance(v, int | float) and v == int(v)]
-        listed = pl.Series(values, dtype=_DTYPES[operand.type], strict=False)
+        keys = [v if isinstance(v, int | str) else int(v) for v in values if _can_be_key(v)]
+        # A fraction equals no whole number, and is_in would round large ones.
+        listed = pl.Series(
+            keys if operand.type == "int" else values, dtype=_DTYPES[operand.type], strict=False
+        )
         hit = operand.expr.is_in(listed.implode())
         key = operand.source.name if operand.source and operand.source.is_key else None
-        return Value("condition", hit, equal={key: tuple(dict.fromkeys(values))} if key else {})
+        return Value("condition", hit, equal={key: tuple(dict.fromkeys(keys))} if key else {})
 
     def _wrong_item(self, operand: Value, kind: str, item: Node) -> QueryError:
         return self._refused(
@@ -471,8 +473,13 @@ def _equality(left: Value, right: Value) -> Mapping[str, tuple[int | str, ...]]:
         return {}
     value = other.constant.value
     if isinstance(value, float):
-        return {key.source.name: (int(value),) if value == int(value) else ()}
+        return {key.source.name: (int(value),) if _can_be_key(value) else ()}
     return {key.source.name: (value,)} if isinstance(value, int | str) else {}
+
+
+def _can_be_key(value: int | float | str) -> bool:
+    """Whether a dimension can have this value."""
+    return isinstance(value, int | str) or value.is_integer()
 
 
 def _both(parts: Sequence[Mapping[str, tuple[int | str, ...]]]) -> dict[str, tuple[int | str, ...]]:

@@ -88,9 +88,13 @@ def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
     What has been compared with the tables before it was written can so not have changed in between.
     """
     with engine.connect() as connection:
-        connection = connection.execution_options(loadmaster_writes=True)
+        if engine.dialect.name == "postgresql":
+            # What is read after the lock must be younger than the lock: one snapshot a statement, not one for all.
+            connection = connection.execution_options(isolation_level="READ COMMITTED")
+        else:
+            connection = connection.execution_options(loadmaster_writes=True)
         with connection.begin():
-            if connection.dialect.name == "postgresql":
+            if engine.dialect.name == "postgresql":
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_WRITER_LOCK)))
             yield connection
 

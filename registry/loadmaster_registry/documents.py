@@ -56,10 +56,13 @@ class Document:
 
     def _told(self, problem: Any) -> str:
         path = tuple(problem["loc"])
-        shown = ".".join(map(str, path)) or "document"
+        message = str(problem["msg"]).removeprefix("Value error, ")
+        if not path:
+            return message
+        shown = ".".join(map(str, path))
         if problem["type"] == "extra_forbidden":
             return f"unknown key {shown!r} ({self.place(path)})"
-        return f"{shown}: {problem['msg']} ({self.place(path)})"
+        return f"{shown}: {message} ({self.place(path)})"
 
     def _advice(self, model: type[BaseModel], problem: Any) -> str:
         *inside, key = problem["loc"]

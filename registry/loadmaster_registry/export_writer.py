@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from uuid import UUID
@@ -13,6 +14,8 @@ from .export_file import REGION_CLASSES
 from .records import Collection, CollectionType, DatasetType
 from .timespan import MAX_NS, MIN_NS, Timespan
 from .universe import Element, Universe
+
+_UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 
 def export_text(export: Export, universe: Universe) -> Iterator[str]:
@@ -135,7 +138,8 @@ def _float(value: float) -> str:
 
 
 def _text(value: str) -> str:
-    return json.dumps(value, ensure_ascii=False)  # JSON's strings are YAML's
+    """Quote a text: JSON's strings are YAML's but for what YAML does not take as it is."""
+    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
 
 
 def _list(names: Sequence[str]) -> str:

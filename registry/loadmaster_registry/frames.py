@@ -81,24 +81,33 @@ def insert(connection: sa.Connection, table: sa.Table, rows: pl.DataFrame) -> No
     connection.exec_driver_sql(text, part.rows() if is_positional else part.rows(named=True))
 
 
+def inserted(connection: sa.Connection, *parts: tuple[sa.Table, pl.DataFrame]) -> bool:
+    """Insert all `parts`; or nothing, and return False, where some constraint forbids it."""
+    try:
+        with connection.begin_nested():
+            for table, rows in parts:
+                insert(connection, table, rows)
+    except sa.exc.IntegrityError:
+        return False
+    return True
+
+
 def update(connection: sa.Connection, table: sa.Table, rows: pl.DataFrame, key: Sequence[str]) -> int:
-    """Give the rows that agree with some row of `rows` in `key` its other values; return how many there were."""
+    """Change the rows that agree with some row of `rows` in `key`; return how many there were."""
     names = [name for name in rows.columns if name not in key]
     if rows.is_empty() or not names:
         return 0
-    wanted = [table.c[name] == sa.bindparam(f"{name}_") for name in key]
-    values = {name: sa.bindparam(f"{name}_") for name in names}
-    given = rows.rename(lambda name: f"{name}_").to_dicts()
-    return connection.execute(sa.update(table).where(*wanted).values(values), given).rowcount
+    wanted = [table.c[name] == _bound(table, name) for name in key]
+    statement = sa.update(table).where(*wanted).values({name: _bound(table, name) for name in names})
+    return connection.execute(statement, _bound_rows(rows)).rowcount
 
 
 def delete(connection: sa.Connection, table: sa.Table, keys: pl.DataFrame) -> int:
     """Remove the rows that agree with some row of `keys` in all its columns; return how many there were."""
     if keys.is_empty():
         return 0
-    wanted = [table.c[name] == sa.bindparam(f"{name}_") for name in keys.columns]
-    rows = keys.rename(lambda name: f"{name}_").to_dicts()
-    return connection.execute(sa.delete(table).where(*wanted), rows).rowcount
+    wanted = [table.c[name] == _bound(table, name) for name in keys.columns]
+    return connection.execute(sa.delete(table).where(*wanted), _bound_rows(keys)).rowcount
 
 
 def kept(frame: pl.DataFrame, keep: Keep | None) -> pl.DataFrame:
@@ -127,6 +136,15 @@ def fitted(rows: pl.DataFrame, columns: Sequence[Column], what: str) -> pl.DataF
     _check_names(rows, columns, what)
     given = (c for c in columns if c.name in rows.columns)
     return pl.DataFrame([_fitted(rows.get_column(c.name), c, what) for c in given])
+
+
+def _bound(table: sa.Table, name: str) -> sa.BindParameter[Any]:
+    # A name of its own: in UPDATE a column's name is taken.
+    return sa.bindparam(f"{name}_", type_=table.c[name].type)
+
+
+def _bound_rows(rows: pl.DataFrame) -> list[dict[str, Any]]:
+    return rows.rename({name: f"{name}_" for name in rows.columns}).to_dicts()
 
 
 @lru_cache(maxsize=1024)  # compiling costs more than inserting a few rows

@@ -4,10 +4,9 @@ import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 from uuid import UUID
 
-from astropy.coordinates import SkyCoord
 from astropy.time import Time
 from lsst.sphgeom import Angle, Box, Circle, ConvexPolygon, LonLat, Region, UnitVector3d
 
@@ -71,9 +70,17 @@ def region_constant(function: str, arguments: Sequence[float | str], rubin_circl
         region = build(arguments)
     except (RuntimeError, ValueError) as error:
         raise _no_region(function, str(error)) from error
-    if function == "CIRCLE" and rubin_circles:
+    if isinstance(region, Circle) and function == "CIRCLE" and rubin_circles:
         region = Circle(region.getCenter(), region.getOpeningAngle() * 2)
     return Constant("region", region)
+
+
+@runtime_checkable
+class _Position(Protocol):
+    """A place on the sky as Astropy's SkyCoord is one; importing that would take a third of a second."""
+
+    isscalar: bool
+    icrs: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +107,11 @@ def _scalar(name: str, value: object) -> Constant:
             return Constant("span" if isinstance(value, Timespan) else "region", value)
         case LonLat():
             return Constant("region", Circle(UnitVector3d(value)))
-        case Time() | SkyCoord() if not value.isscalar:
+        case Time() | _Position() if not value.isscalar:
             raise _unusable(name, "it is an array", "bind a list, or one value")
         case Time():
             return Constant("time", instant_ns(value))
-        case SkyCoord():
+        case _Position():
             return Constant("region", _point([value.icrs.ra.deg, value.icrs.dec.deg]))
         case UUID():
             raise _unusable(

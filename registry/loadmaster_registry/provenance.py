@@ -13,7 +13,9 @@ def lineage(connection: sa.Connection, schema: Schema, id: UUID, upstream: bool)
     """Follow quanta from dataset to dataset until nothing new is found; see `Snapshot.lineage`."""
     reached = _reached(schema, id, upstream)
     d, t, c, q = schema.dataset, schema.dataset_type, schema.collection, schema.quantum
-    tasks = sa.select(q.c.id, q.c.task).distinct().subquery()
+    task = (
+        sa.select(q.c.task).where(q.c.id == d.c.quantum).limit(1).scalar_subquery()
+    )  # the same in all attempts
     query = (
         sa.select(
             reached.c.uuid.label("id"),
@@ -21,13 +23,12 @@ def lineage(connection: sa.Connection, schema: Schema, id: UUID, upstream: bool)
             t.c.name.label("dataset_type"),
             c.c.name.label("run"),
             d.c.quantum,
-            tasks.c.task,
+            task.label("task"),
         )
         .select_from(reached)
         .outerjoin(d, d.c.uuid == reached.c.uuid)
         .outerjoin(t, t.c.id == d.c.dataset_type)
         .outerjoin(c, c.c.id == d.c.run)
-        .outerjoin(tasks, tasks.c.id == d.c.quantum)
     )
     return read(connection, query).sort("dataset_type", "dataset", "id", nulls_last=True)
 

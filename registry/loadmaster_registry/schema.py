@@ -148,6 +148,7 @@ class Schema:
             sa.Column("dataset_id", _BLOB, primary_key=True),
             sa.Column("connection", _TEXT, primary_key=True),
             sa.Index("quantum_of_input", "dataset_id"),
+            sqlite_with_rowid=False,  # all of it is key
         )  # fmt: skip
 
     def _record_table(self, element: Element) -> sa.Table:

@@ -10,10 +10,11 @@ polygon's own bounding box, which errs on the side of overlap.)
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import polars as pl
-from lsst.sphgeom import Circle, HealpixPixelization, HtmPixelization, Region, UnitVector3d
+from lsst.sphgeom import Circle, ConvexPolygon, HealpixPixelization, HtmPixelization, Region, UnitVector3d
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
@@ -40,6 +41,18 @@ class _Batch:
     radius: Floats  # radians
     vertices: Floats | None  # (n, k, 3), counter-clockwise; None where only sphgeom can tell
     by_box: bool = False  # sphgeom compares these with others by bounding boxes
+
+    @cached_property
+    def normals(self) -> Floats:
+        """Of the edges, inwards, (n, k, 3)."""
+        assert self.vertices is not None
+        return np.cross(self.vertices, np.roll(self.vertices, -1, axis=1))
+
+    @cached_property
+    def corners(self) -> Floats:
+        """The vertices as columns, (n, 3, k)."""
+        assert self.vertices is not None
+        return np.ascontiguousarray(self.vertices.transpose(0, 2, 1))
 
 
 def overlapping_pairs(a: Regions, b: Regions) -> tuple[Integers, Integers]:
@@ -301,10 +314,10 @@ def _chord(angle: Floats) -> Floats:
 
 
 def _polygons_overlap(a: _Batch, b: _Batch, i: Integers, j: Integers) -> NDArray[np.bool_]:
-    assert a.vertices is not None
-    assert b.vertices is not None
-    va, vb = a.vertices[i], b.vertices[j]
-    gap = np.minimum(_widest_gap(va, vb), _widest_gap(vb, va))
+    gap = _widest_gap(a.normals[i], b.corners[j])
+    apart = gap < -_TIE
+    left = np.flatnonzero(~apart)  # no edge of `a` separates these: perhaps one of `b` does
+    gap[left] = np.minimum(gap[left], _widest_gap(b.normals[j[left]], a.corners[i[left]]))
     near = np.linalg.norm(a.centre[i] - b.centre[j], axis=1) <= _chord(a.radius[i] + b.radius[j])
     hit = near & (gap > 0)
     tied = np.flatnonzero(near & (np.abs(gap) <= _TIE))
@@ -312,13 +325,19 @@ def _polygons_overlap(a: _Batch, b: _Batch, i: Integers, j: Integers) -> NDArray
     return hit
 
 
-def _widest_gap(polygon: Floats, other: Floats) -> Floats:
-    """Return, for the edge that separates best, how far `other` reaches over it; below 0: not at all.
+def _widest_gap(normals: Floats, corners: Floats) -> Floats:
+    """Return, for the edge that separates best, how far the other polygon reaches over it; below 0: not at all.
 
     Not scaled by the edge's length: only the sign counts, and its rounding error is the same for all.
+
+    Parameters
+    ----------
+    normals : ndarray, shape (n_pairs, n_edges, 3)
+        Of one polygon's edges, inwards.
+    corners : ndarray, shape (n_pairs, 3, n_corners)
+        Of the other one.
     """
-    normals = np.cross(polygon, np.roll(polygon, -1, axis=1))
-    gap: Floats = np.einsum("pek,pvk->pev", normals, other).max(axis=2).min(axis=1)
+    gap: Floats = np.matmul(normals, corners).max(axis=2).min(axis=1)
     return gap
 
 

@@ -14,12 +14,15 @@ from .catalog import Catalog
 from .errors import NotFound, RegistryError, did_you_mean
 from .frames import Keep, keep_in_sql, kept, read, read_matching
 from .records import Collection, CollectionType, DatasetRef, DatasetType
-from .schema import GroupTables, Schema
+from .schema import FILE_COLUMNS, GroupTables, Schema
 from .timespan import MAX_NS, MIN_NS
 from .universe import Universe
 
 _RUNS, _TAGGED, _CALIBRATIONS = CollectionType.RUN, CollectionType.TAGGED, CollectionType.CALIBRATION
 _IN_SQL = 1000  # collections; more are cheaper to select here
+_DENSE = 4  # reading so many rows for one that is wanted costs as much as finding that one
+_DATASET = ("id", "uuid", "dataset_type", "run")
+_FILE = tuple(column.name for column in FILE_COLUMNS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +169,7 @@ class Snapshot:
     def files(self, dataset: pl.Series) -> pl.DataFrame:
         """Return where the files of some datasets are, one row for each value of `dataset`, in its order.
 
-        Each dataset is found by index: about 10 µs a row.
+        Datasets that were inserted together are read together: about 4 µs a row, else 10.
 
         Returns
         -------
@@ -175,16 +178,15 @@ class Snapshot:
             relative to the backbone's root), ``size_bytes``, ``checksum`` (null where unknown).
         """
         given = pl.DataFrame({"dataset": dataset.cast(pl.Int64)})
-        found = self._rows(given.rename({"dataset": "id"})).select(dataset="id", id="uuid", run="run")
-        stored = read_matching(
-            self._connection, self._schema.file, ["dataset", "url", "size_bytes", "checksum"], given
+        found = self._numbered(self._schema.dataset.c.id, _DATASET, given)
+        stored = self._numbered(self._schema.file.c.dataset, ("dataset", *_FILE), given)
+        found = found.select(
+            pl.col("id").alias("dataset"),
+            pl.col("uuid").alias("id"),
+            pl.col("run").replace_strict(self._run_names(), return_dtype=pl.String),
         )
-        return (
-            given.join(found, on="dataset", how="left", maintain_order="left")
-            .with_columns(
-                pl.col("run").replace_strict(self._run_names(), default=None, return_dtype=pl.String)
-            )
-            .join(stored, on="dataset", how="left", maintain_order="left")
+        return given.join(found, on="dataset", how="left", maintain_order="left").join(
+            stored, on="dataset", how="left", maintain_order="left"
         )
 
     def find(self, id: UUID) -> DatasetRef:
@@ -308,8 +310,17 @@ class Snapshot:
 
     def _rows(self, keys: pl.DataFrame) -> pl.DataFrame:
         """Return the rows of `dataset` that agree with `keys`."""
-        columns = ("id", "uuid", "dataset_type", "run")
-        return read_matching(self._connection, self._schema.dataset, columns, keys)
+        return read_matching(self._connection, self._schema.dataset, _DATASET, keys)
+
+    def _numbered(self, column: sa.Column[int], columns: Sequence[str], given: pl.DataFrame) -> pl.DataFrame:
+        """Return the rows whose `column` is in `given`, all between the first and the last if most are."""
+        numbers = given.get_column("dataset").drop_nulls().unique()
+        table = column.table
+        low, high = numbers.min(), numbers.max()
+        if isinstance(low, int) and isinstance(high, int) and high - low < _DENSE * numbers.len():
+            between = sa.select(*(table.c[name] for name in columns)).where(column.between(low, high))
+            return read(self._connection, between)
+        return read_matching(self._connection, table, columns, numbers.rename(column.name).to_frame())
 
     def _members(
         self, stored: StoredType, collections: Sequence[str], keep: Keep | None, with_ranges: bool

@@ -13,15 +13,15 @@ import polars as pl
 import sqlalchemy as sa
 
 from .catalog import check_name
-from .comparison import check_same, check_unique, described, listed, unknown
+from .comparison import check_same, check_unique, listed, unknown
 from .errors import Conflict, NotFound, RegistryError, did_you_mean
-from .frames import delete, fitted, insert, read, read_matching, update
+from .frames import fitted, insert, inserted, read_matching, update
+from .membership import Members
 from .records import Collection, CollectionType, DatasetType
 from .schema import FILE_COLUMNS, Schema, key_column, record_columns
 from .snapshot import Snapshot, StoredType
 from .timespan import Timespan
 from .universe import Column, Element
-from .validity import overlapping, trimmed, widened
 
 _QUANTUM_STATUS = ("succeeded", "partial", "failed")
 _QUANTUM_COLUMNS = (
@@ -74,7 +74,7 @@ class Transaction(Snapshot):
         columns = record_columns(self.universe, definition)
         new = fitted(rows, columns, f"records of {element!r}")
         table = self._schema.records[element]
-        if not self._inserted((table, new)):
+        if not inserted(self._connection, (table, new)):
             new = self._new_records(definition, new)
             insert(self._connection, table, new)
         return new.height
@@ -93,21 +93,18 @@ class Transaction(Snapshot):
             If a record does not exist, or a column is wrong.
         """
         definition = self.universe[element]
-        required = [c for c in self._schema.record_columns(definition) if c.name in definition.required]
-        changing = [
-            c
-            for c in self._schema.record_columns(definition)
-            if c.name not in (*definition.required, *definition.implied)
-        ]
-        new = fitted(rows, (*required, *changing), f"records of {element!r}")
-        changed = update(self._connection, self._schema.records[element], new, definition.required)
-        if changed != new.height:
-            raise RegistryError(
-                what=f"{new.height - changed} of {new.height} records of {element!r} do not exist",
-                where=f"registry {self.url}",
-                why="only what exists can change",
-                todo="insert them first",
-            )
+        columns = record_columns(self.universe, definition)
+        what = f"records of {element!r}"
+        new = fitted(rows, [c for c in columns if c.name not in definition.implied], what)
+        with self._connection.begin_nested():
+            changed = update(self._connection, self._schema.records[element], new, definition.required)
+            if changed != new.height:
+                raise RegistryError(
+                    what=f"{new.height - changed} of {new.height} {what} do not exist",
+                    where=f"registry {self.url}",
+                    why="only what exists can change",
+                    todo="insert them first",
+                )
         return changed
 
     def register_dataset_type(self, type: DatasetType) -> bool:
@@ -196,7 +193,7 @@ class Transaction(Snapshot):
         key = (key_column(self.universe, d) for d in stored.dims)
         columns = (*key, Column("id", "bytes", nullable=False), *FILE_COLUMNS, Column("quantum", "bytes"))
         new = fitted(rows, columns, f"datasets {dataset_type!r} for {run!r}")
-        if not self._inserted(*self._dataset_rows(stored, run, new)):
+        if not inserted(self._connection, *self._dataset_rows(stored, run, new)):
             new = self._new_datasets(stored, run, new)
             for table, part in self._dataset_rows(stored, run, new):
                 insert(self._connection, table, part)
@@ -214,7 +211,7 @@ class Transaction(Snapshot):
         """
         self._collections().of_type(collection, CollectionType.TAGGED, "associate datasets with")
         with self._connection.begin_nested():
-            return sum(self._tag(stored, collection, rows) for stored, rows in self._by_type(ids))
+            return sum(self._members_of(collection, type).tag(rows) for type, rows in self._by_type(ids))
 
     def disassociate(self, collection: str, ids: Sequence[UUID]) -> int:
         """Take tags off and return how many there were; a dataset without the tag is passed over.
@@ -225,12 +222,7 @@ class Transaction(Snapshot):
             If a dataset or the collection does not exist; if it is not TAGGED.
         """
         self._collections().of_type(collection, CollectionType.TAGGED, "disassociate datasets from")
-        number = self._collections().ids[collection]
-        tags = (
-            (stored.tables.tag, rows.select("dataset", collection=pl.lit(number)))
-            for stored, rows in self._by_type(ids)
-        )
-        return sum(delete(self._connection, table, rows) for table, rows in tags)
+        return sum(self._members_of(collection, type).untag(rows) for type, rows in self._by_type(ids))
 
     def certify(self, collection: str, dataset_type: str, ids: Sequence[UUID], timespan: Timespan) -> int:
         """Declare datasets valid for a time span; return how many were not so already.
@@ -246,19 +238,8 @@ class Transaction(Snapshot):
             time span is empty.
         """
         stored = self._calibration_type(collection, dataset_type, timespan)
-        if not ids:
-            return 0
         rows = self._of_one_type(stored, ids)
-        check_unique(
-            rows.drop("uuid"), stored.dims, f"{dataset_type!r} datasets", f"certified for {timespan}"
-        )
-        there = self._ranges(stored, collection, rows.select(stored.dims), timespan)
-        self._check_free(stored, collection, rows, there, timespan)
-        new = widened(rows.drop("uuid"), there, timespan)
-        new = unknown(new, there, ("dataset", "begin", "end"))
-        replaced = there.join(new, on="dataset", how="semi")
-        self._replace_ranges(stored, collection, replaced, new)
-        return new.height
+        return self._members_of(collection, stored).certify(rows, timespan) if ids else 0
 
     def decertify(
         self, collection: str, dataset_type: str, timespan: Timespan, data_ids: pl.DataFrame | None = None
@@ -279,9 +260,7 @@ class Transaction(Snapshot):
         if data_ids is not None:
             key = [key_column(self.universe, d) for d in stored.dims]
             data_ids = fitted(data_ids, key, f"data IDs of {dataset_type!r}")
-        there = self._ranges(stored, collection, data_ids, timespan)
-        self._replace_ranges(stored, collection, there, trimmed(there, timespan).drop("id"))
-        return there.height
+        return self._members_of(collection, stored).decertify(timespan, data_ids)
 
     def insert_quanta(self, rows: pl.DataFrame, inputs: pl.DataFrame) -> int:
         """Record what ran and what it read; return how many quanta are new.
@@ -306,7 +285,7 @@ class Transaction(Snapshot):
         read_by = fitted(inputs, _INPUT_COLUMNS, "inputs of quanta")
         _check_quanta(new, read_by)
         quantum, quantum_input = self._schema.quantum, self._schema.quantum_input
-        if not self._inserted((quantum, new), (quantum_input, read_by)):
+        if not inserted(self._connection, (quantum, new), (quantum_input, read_by)):
             new = self._new_rows(quantum, new, ("id", "attempt"), "quanta")
             read_by = self._new_rows(
                 quantum_input, read_by, ("quantum", "dataset_id", "connection"), "inputs"
@@ -314,16 +293,6 @@ class Transaction(Snapshot):
             insert(self._connection, quantum, new)
             insert(self._connection, quantum_input, read_by)
         return new.height
-
-    def _inserted(self, *parts: tuple[sa.Table, pl.DataFrame]) -> bool:
-        """Insert all `parts`, or nothing and return False where some constraint forbids it."""
-        try:
-            with self._connection.begin_nested():
-                for table, rows in parts:
-                    insert(self._connection, table, rows)
-        except sa.exc.IntegrityError:
-            return False
-        return True
 
     def _new_rows(self, table: sa.Table, rows: pl.DataFrame, key: Sequence[str], what: str) -> pl.DataFrame:
         """Return the rows that are not in `table`; refuse those that are, but with other values."""
@@ -499,25 +468,7 @@ class Transaction(Snapshot):
                     why=f"they are {self._type_of(number).type.name!r}: {listed(rows.select('uuid'))}",
                     todo="give datasets of one type",
                 )
-        return found[stored.id]
-
-    def _tag(self, stored: StoredType, collection: str, rows: pl.DataFrame) -> int:
-        """Add `rows` (data IDs, ``dataset``, ``uuid``) to a TAGGED collection and return how many are new."""
-        what, where = f"datasets {stored.type.name!r}", f"collection {collection!r} of registry {self.url}"
-        check_unique(rows.drop("dataset"), stored.dims, what, where)
-        number = self._collections().ids[collection]
-        tags = rows.with_columns(dataset_type=pl.lit(stored.id), collection=pl.lit(number))
-        if self._inserted((stored.tables.tag, tags)):
-            return tags.height
-        keys = tags.select("dataset_type", "collection", *stored.dims)
-        old = read_matching(self._connection, stored.tables.tag, ("dataset", *stored.dims), keys)
-        ids = self._rows(old.select(id="dataset")).select(dataset="id", uuid="uuid")
-        check_same(
-            rows.drop("dataset"), old.join(ids, on="dataset").drop("dataset"), stored.dims, what, where
-        )
-        new = unknown(tags, old, ("dataset",))
-        insert(self._connection, stored.tables.tag, new)
-        return new.height
+        return found.get(stored.id, pl.DataFrame())
 
     def _calibration_type(self, collection: str, dataset_type: str, timespan: Timespan) -> StoredType:
         """Return the type, once all is there to certify or decertify it."""
@@ -539,60 +490,12 @@ class Transaction(Snapshot):
             )
         return stored
 
-    def _ranges(
-        self, stored: StoredType, collection: str, data_ids: pl.DataFrame | None, timespan: Timespan
-    ) -> pl.DataFrame:
-        """Return the ranges that overlap `timespan`: ``id``, dimensions, ``dataset``, ``begin``, ``end``."""
-        table, number = stored.tables.calib, self._collections().ids[collection]
-        columns = ("id", *stored.dims, "dataset", "begin", "end")
-        if data_ids is not None:
-            keys = data_ids.with_columns(dataset_type=pl.lit(stored.id), collection=pl.lit(number))
-            return overlapping(read_matching(self._connection, table, columns, keys), timespan)
-        c = table.c
-        query = sa.select(*(c[name] for name in columns)).where(
-            c.dataset_type == stored.id,
-            c.collection == number,
-            c.begin < timespan.end_ns,
-            c.end > timespan.begin_ns,
+    def _members_of(self, collection: str, stored: StoredType) -> Members:
+        number, where = (
+            self._collections().ids[collection],
+            f"collection {collection!r} of registry {self.url}",
         )
-        return read(self._connection, query)
-
-    def _check_free(
-        self, stored: StoredType, collection: str, rows: pl.DataFrame, there: pl.DataFrame, timespan: Timespan
-    ) -> None:
-        """Refuse to certify `rows` where another dataset is valid `there`."""
-        pairs = (
-            rows.join(there, on=stored.dims, suffix="_there")
-            if stored.dims
-            else rows.join(there, how="cross", suffix="_there")
-        )
-        others = pairs.filter(pl.col("dataset") != pl.col("dataset_there")).sort(*stored.dims, "begin")
-        if others.is_empty():
-            return
-        shown = [
-            f"{described({d: row[d] for d in stored.dims})}: {self._named(row['dataset_there'])} is valid "
-            f"{Timespan(row['begin'], row['end'])}, {UUID(bytes=row['uuid'])} was given for {timespan}"
-            for row in others.head(3).iter_rows(named=True)
-        ]
-        raise Conflict(
-            what=f"{others.height} validity ranges of {stored.type.name!r} overlap",
-            where=f"collection {collection!r} of registry {self.url}",
-            why="; ".join(shown),
-            todo="decertify that time first, or certify for a time that is free",
-        )
-
-    def _named(self, dataset: int) -> UUID:
-        return UUID(bytes=self._rows(pl.DataFrame({"id": [dataset]})).item(0, "uuid"))
-
-    def _replace_ranges(
-        self, stored: StoredType, collection: str, old: pl.DataFrame, new: pl.DataFrame
-    ) -> None:
-        table = stored.tables.calib
-        delete(self._connection, table, old.select("id"))
-        ranges = new.with_columns(
-            dataset_type=pl.lit(stored.id), collection=pl.lit(self._collections().ids[collection])
-        )
-        insert(self._connection, table, ranges)
+        return Members(self._connection, self._schema.dataset, stored, number, where)
 
     def _with_run_ids(self, quanta: pl.DataFrame) -> pl.DataFrame:
         catalog = self._collections()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from .compiler import Compiler, Names
-from .expression import Logical, Node, Span, parse_expression, refusal
+from .expression import Binary, Logical, Node, Span, parse_expression, refusal
 from .identifiers import Field
 from .records import DataId
 from .universe import DimensionGroup, Universe
@@ -27,6 +27,7 @@ class Predicate:
     elements: frozenset[str]  # whose records hold the fields among them
     dimensions: frozenset[str]  # all that it is about, required ones included
     equal: Mapping[str, tuple[int | str, ...]]  # the only values that it admits, for dimensions that it fixes
+    joined: frozenset[str]  # the two elements whose regions must overlap, where it says just that
     _condition: pl.Expr = field(repr=False)
 
     def mask(self, frame: pl.DataFrame) -> pl.Series:
@@ -77,7 +78,7 @@ def parse(
     predicates = []
     for node, compiler, value in zip(conjuncts, compilers, compiled, strict=True):
         assert value.expr is not None
-        predicates.append(_predicate(text[slice(*node.at)], compiler.used, value.expr, value.equal, universe))
+        predicates.append(_predicate(text, node, compiler.used, value.expr, value.equal, universe))
     return tuple(predicates)
 
 
@@ -105,18 +106,21 @@ def _conjuncts(node: Node) -> Iterable[Node]:
 
 def _predicate(
     text: str,
+    node: Node,
     used: Iterable[Field],
     condition: pl.Expr,
     equal: Mapping[str, tuple[int | str, ...]],
     universe: Universe,
 ) -> Predicate:
     fields = list(used)
+    is_join = isinstance(node, Binary) and [f.type for f in fields] == ["region", "region"]
     return Predicate(
-        text=text.strip(),
+        text=text[slice(*node.at)],
         columns=frozenset(column for f in fields for column in f.columns),
         elements=frozenset(f.element for f in fields if not f.is_key and not universe[f.element].is_skypix),
         dimensions=frozenset(d for f in fields for d in universe[f.element].required),
         equal=equal,
+        joined=frozenset(f.element for f in fields) if is_join else frozenset(),
         _condition=condition,
     )
 
@@ -128,7 +132,8 @@ def _check_governors(
     fields = [(f, at) for fields in used for f, at in fields.items()]
     named = {f.element for f, _ in fields if _tells_governor(f, universe)} | set(given)
     for f, at in fields:
-        owners = [d for d in universe[f.element].required if universe[d].is_governor and d not in named]
+        others = (d for d in universe[f.element].required if d != f.element)
+        owners = [d for d in others if universe[d].is_governor and d not in named]
         if owners:
             raise refusal(
                 text,

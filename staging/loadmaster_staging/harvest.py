@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 import polars as pl
-from loadmaster_registry.errors import Conflict, StageError
+from loadmaster_registry.errors import Conflict, NotFound, StageError
 from loadmaster_registry.records import Collection, CollectionType, DatasetType
 from loadmaster_registry.store import Registry
 from loadmaster_registry.transaction import Transaction
@@ -51,6 +51,7 @@ class Reported:
 
     manifest: Manifest
     report: Report
+    is_resumed: bool = False  # an earlier life may have harvested it, in part or whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ def harvest(
     StageError, RegistryError
         If storage or database cannot be written at all. Nothing is lost: the same call goes on.
     """
-    tracks = [_Track(job, backbone) for job in jobs]
+    tracks = [_Track(job, backbone, registered=_is_registered(job, registry)) for job in jobs]
     for track in tracks:
         track.go()
     _register([track for track in tracks if isinstance(track.action, Register)], registry, types)
@@ -110,7 +111,7 @@ def harvest(
 class _Track:
     """One job on its way: what the machine asks of its files is done here, what it asks of others waits."""
 
-    def __init__(self, job: Reported, backbone: Backbone) -> None:
+    def __init__(self, job: Reported, backbone: Backbone, *, registered: bool) -> None:
         self.job = job
         self._backbone = backbone
         declared = (file for quantum in job.manifest.quanta for file in quantum.outputs)
@@ -118,7 +119,9 @@ class _Track:
         self._staged = {file.dataset_id: file for quantum in job.report.quanta for file in quantum.outputs}
         self.state: Homecoming
         self.action: Action | None
-        self.state, self.action = begin(tuple(self._staged), failed=job.report.outcome == "failed")
+        failed = job.report.outcome == "failed"
+        outputs = tuple(id for id in self._staged if id in self._declared)
+        self.state, self.action = begin(outputs, failed=failed, registered=registered)
 
     def go(self) -> None:
         """Act until it is someone else's turn."""
@@ -180,6 +183,18 @@ class _Track:
 
     def _url(self, staged: StagedFile) -> str:
         return join(self.job.manifest.staging_url, staged.name)
+
+
+def _is_registered(job: Reported, registry: Registry) -> bool:
+    """Whether the registry has the outputs of a job; one stands for all, which came in one transaction."""
+    ids = [file.dataset_id for quantum in job.report.quanta for file in quantum.outputs]
+    if not job.is_resumed or not ids:
+        return False
+    try:
+        registry.find(UUID(ids[0]))
+    except NotFound:
+        return False
+    return True
 
 
 def _measured(url: str, checksum: str) -> Measured | None:

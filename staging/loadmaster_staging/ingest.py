@@ -97,8 +97,8 @@ def ingest(
     run : str, optional
         The RUN collection that gets them; ``INSTRUMENT/raw/all`` by default.
     on_error : {"stop", "skip"}
-        Whether a file that cannot be taken ends the ingest, with nothing of its batch taken, or is reported at
-        the end. What contradicts the registry otherwise always ends it.
+        Whether a file that cannot be taken ends the ingest, with nothing of its batch taken, or is reported
+        at the end. Records that contradict the registry's always end it.
     batch_size : int
         So many files are registered by one transaction.
 
@@ -123,7 +123,7 @@ def ingest(
 
 
 def frame_files(instrument: Instrument, files: Iterable[str | Path]) -> list[Path]:
-    """Return the files among `files`, and those that the instrument's pattern finds in the folders among them."""
+    """Return the files among `files`, and those that the instrument's pattern finds in folders."""
     found: dict[Path, None] = {}
     for file in files:
         path = Path(file).absolute()
@@ -225,7 +225,7 @@ def _check_agree(first: RawFrame, second: RawFrame) -> None:
             what=f"two frames of exposure {first.exposure['exposure']} contradict each other",
             where=f"{first.path} and {second.path}",
             why=f"{key} is {first.exposure.get(key)!r} in one and {second.exposure[key]!r} in the other",
-            todo="correct the headers or the instrument's description; frames of one exposure share its record",
+            todo="correct the headers or the instrument's description: an exposure has one record",
         )
 
 
@@ -367,16 +367,15 @@ def _take_back(order: _Order, published: Sequence[_Placed]) -> None:
         return
     with order.registry.transaction() as transaction:
         for placed in published:
-            if not _is_registered(transaction, placed.id):
+            if not _is_registered(transaction, placed):
                 order.backbone.withdraw(placed.staged, placed.url, checksum=placed.measured.checksum)
 
 
-def _is_registered(transaction: Transaction, id: UUID) -> bool:
+def _is_registered(transaction: Transaction, placed: _Placed) -> bool:
     try:
-        transaction.find(id)
+        return transaction.find(placed.id).url == placed.url
     except NotFound:
         return False
-    return True
 
 
 def _raw_type(registry: Registry) -> DatasetType:
@@ -404,7 +403,7 @@ def _lost(path: Path, error: OSError) -> StageError:
         what=f"{path.name} could not be brought to the backbone",
         where=str(path),
         why=str(error),
-        todo="see that the file is readable and the storage writable and not full, then run the same command again",
+        todo="see that the storage is there, writable and not full, then run the same command again",
     )
 
 

@@ -44,6 +44,7 @@ the date).
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -182,10 +183,18 @@ class _SourceFile(_Strict):
     scale: str = "utc"
     time_of_day: str | None = None
 
+    @property
+    def origins(self) -> set[str]:
+        return self.model_fields_set & {"keyword", "file", "value"}
+
     @model_validator(mode="after")
     def _one_origin(self) -> "_SourceFile":
-        if len(self.model_fields_set & {"keyword", "file", "value"}) != 1:
+        if len(self.origins) != 1:
             raise ValueError("give one of keyword, file and value")
+        return self
+
+    @model_validator(mode="after")
+    def _known_time(self) -> "_SourceFile":
         if "%" not in self.format and self.format not in Time.FORMATS:
             raise ValueError(
                 f"there is no time format {self.format!r}; {did_you_mean(self.format, Time.FORMATS)}"
@@ -223,10 +232,8 @@ class _DayFile(_SourceFile):
 
     @model_validator(mode="after")
     def _one_origin(self) -> "_DayFile":
-        if self.offset_hours is not None and self.model_fields_set != {"offset_hours"}:
-            raise ValueError("give either offset_hours or a source")
-        if self.offset_hours is None:
-            super()._one_origin()
+        if len(self.origins) + (self.offset_hours is not None) != 1:
+            raise ValueError("give either offset_hours or a source, which has one of keyword, file and value")
         return self
 
 
@@ -248,16 +255,12 @@ class _InstrumentFile(_Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> "_InstrumentFile":
-        for what, values in (
-            ("id", [d.id for d in self.detectors]),
-            ("full_name", [d.full_name for d in self.detectors]),
-        ):
-            if twice := {v for v in values if values.count(v) > 1}:
-                raise ValueError(f"two detectors have the {what} {min(twice)!r}")
+        for what in ("id", "full_name"):
+            (value, count), *_ = Counter(getattr(d, what) for d in self.detectors).most_common(1)
+            if count > 1:
+                raise ValueError(f"{count} detectors have the {what} {value!r}")
         if missing := {"id", "physical_filter"} - set(self.exposure):
             raise ValueError(f"exposure must say where its {' and '.join(sorted(missing))} comes from")
-        if "begin" in self.exposure and not {"end", "exposure_time"} & set(self.exposure):
-            raise ValueError("exposure has a begin; give its end or exposure_time too")
         return self
 
 
@@ -305,6 +308,13 @@ def _day_rule(document: Document, file: _DayFile) -> DayRule:
 def _check_sources(instrument: Instrument) -> None:
     """Refuse what file names do not have, and filters and detectors that are not listed."""
     sources = {**instrument.exposure, "detector": instrument.detector}
+    if "begin" in sources and not {"end", "exposure_time"} & set(sources):
+        raise ConfigError(
+            what="exposures have a begin and no end",
+            where=sources["begin"].place,
+            why="a time span has both",
+            todo="give a source for end or exposure_time",
+        )
     if instrument.day_obs.source:
         sources["day_obs"] = instrument.day_obs.source
     groups = {"stem", *(instrument.files.fields.groupindex if instrument.files.fields else ())}

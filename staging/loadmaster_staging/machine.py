@@ -118,13 +118,16 @@ Action = Verify | Publish | Register | Withdraw | Record | Free
 Event = Verified | Spoiled | Published | Taken | Registered | Refused | Withdrawn | Recorded | Freed
 
 
-def begin(outputs: tuple[str, ...], *, failed: bool = False) -> tuple[Homecoming, Action]:
+def begin(
+    outputs: tuple[str, ...], *, failed: bool = False, registered: bool = False
+) -> tuple[Homecoming, Action]:
     """Return the start for a job whose report names these outputs; a repetition starts here too.
 
-    Of a job that failed nothing comes home.
+    Of a job that failed nothing comes home. What an interrupted harvest has registered stays, whatever has
+    happened to the files since.
     """
-    if failed:
-        return Homecoming((), stage="settled"), Record()
+    if failed or registered:
+        return Homecoming(outputs, stage="settled"), Record()
     return Homecoming(outputs), Verify()
 
 

@@ -51,7 +51,7 @@ def register_instrument(transaction: Transaction, instrument: Instrument) -> Non
 def insert_observations(
     transaction: Transaction, instrument: Instrument, frames: Sequence[RawFrame]
 ) -> tuple[int, int]:
-    """Insert nights, groups, exposures, visits and regions of frames; return how many exposures and visits are new.
+    """Insert all records of frames but their detectors'; return how many exposures and visits are new.
 
     Raises
     ------

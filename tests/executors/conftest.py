@@ -13,7 +13,7 @@ if HERE not in sys.path:
 from toy_survey import Survey  # noqa: E402
 
 
-@pytest.fixture()
+@pytest.fixture
 def survey(tmp_path: Path) -> Iterator[Survey]:
     """Return a repository with the numbers of detectors 1 to 4."""
     made = Survey.create(tmp_path, range(1, 5))

@@ -55,7 +55,9 @@ class Double(Task):
         if detector in config.spoils_input:
             inputs.number.path.unlink()
             inputs.number.path.write_text("0")
-        outputs.note.path.write_text("x" * config.fills_bytes + f"{Path.cwd().name} {sorted(os.listdir())}")
+        outputs.note.path.write_text(
+            "x" * config.fills_bytes + f"{Path.cwd().name} {list(Path.cwd().iterdir())}"
+        )
         if detector not in config.omits:
             outputs.doubled.put(str(2 * value))
 

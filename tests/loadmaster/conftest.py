@@ -3,15 +3,51 @@
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from loadmaster import Repo
+from loadmaster.cli import main
 
+COPY = """\
+import pathlib, sys, time
+here, raw, copy = map(pathlib.Path, sys.argv[1:])
+if (here / "slow").exists():
+    time.sleep(60)
+if (here / "broken").exists():
+    sys.exit("no light")
+copy.write_bytes(raw.read_bytes())
+"""
+GATHER = """\
+import pathlib, sys
+whole, *copies = map(pathlib.Path, sys.argv[1:])
+whole.write_text("".join(copy.read_text() for copy in copies))
+"""
+PIPELINE = """\
+description: copy, then gather
+tasks:
+  copy:
+    dimensions: [exposure, detector]
+    command: "PYTHON HERE/copy_frame.py HERE {inputs.raw.path} {outputs.copy.path}"
+    inputs:
+      raw: {dataset_type: raw, storage_class: Text, dimensions: [exposure, detector]}
+    outputs:
+      copy: {dataset_type: frame, storage_class: Text, dimensions: [exposure, detector]}
+  gather:
+    dimensions: [exposure]
+    command: "PYTHON HERE/gather_frames.py {outputs.whole.path} {inputs.copies.path}"
+    inputs:
+      copies: {dataset_type: frame, storage_class: Text, dimensions: [exposure, detector], multiple: true}
+    outputs:
+      whole: {dataset_type: whole, storage_class: Text, dimensions: [exposure]}
+"""
 N_EXPOSURES, N_DETECTORS = 3, 2
-Command = Callable[..., subprocess.CompletedProcess[str]]
+MAIN = "import sys; from loadmaster.cli import main; sys.exit(main())"
+Command = Callable[..., "Told"]
+Start = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture(autouse=True)
@@ -45,76 +81,73 @@ def survey(tmp_path: Path) -> Iterator[Repo]:
 def pipeline(tmp_path: Path) -> Path:
     """Return a pipeline of two commands: copy each frame, then gather the copies of each exposure.
 
-    A file called `broken` in the test's folder makes each copy fail, and one called `slow` makes it take long.
+    A file `broken` in the test's folder makes each copy fail, and one called `slow` makes it take long.
     """
-    gather = "import sys; open(sys.argv[1], 'w').write(''.join(open(p).read() for p in sys.argv[2:]))"
-    copy = (
-        "import pathlib, sys, time; here = pathlib.Path(sys.argv[3]);"
-        "time.sleep(30 if (here / 'slow').exists() else 0);"
-        "sys.exit('no light') if (here / 'broken').exists() else"
-        " pathlib.Path(sys.argv[2]).write_bytes(pathlib.Path(sys.argv[1]).read_bytes())"
-    )
+    (tmp_path / "copy_frame.py").write_text(COPY)
+    (tmp_path / "gather_frames.py").write_text(GATHER)
     path = tmp_path / "pipeline.yaml"
-    path.write_text(f"""\
-description: copy, then gather
-tasks:
-  copy:
-    dimensions: [exposure, detector]
-    command: '{sys.executable} -c "{copy}" {{inputs.raw.path}} {{outputs.copy.path}} {tmp_path}'
-    inputs:
-      raw: {{dataset_type: raw, storage_class: Text, dimensions: [exposure, detector]}}
-    outputs:
-      copy: {{dataset_type: frame, storage_class: Text, dimensions: [exposure, detector]}}
-  gather:
-    dimensions: [exposure]
-    command: '{sys.executable} -c "{gather}" {{outputs.whole.path}} {{inputs.copies.path}}'
-    inputs:
-      copies: {{dataset_type: frame, storage_class: Text, dimensions: [exposure, detector], multiple: true}}
-    outputs:
-      whole: {{dataset_type: whole, storage_class: Text, dimensions: [exposure]}}
-""")
+    path.write_text(PIPELINE.replace("PYTHON", sys.executable).replace("HERE", str(tmp_path)))
     return path
 
 
-@pytest.fixture
-def command(tmp_path: Path) -> Command:
-    """Return what runs `loadmaster` as a person would, in a process of its own."""
+@dataclass(frozen=True)
+class Told:
+    """What a command left: its exit code, results, talk."""
 
-    def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
-        line = [
-            sys.executable,
-            "-c",
-            "import sys; from loadmaster.cli import main; sys.exit(main())",
-            *map(str, words),
-        ]
-        return subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, check=False)
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    """Return what runs `loadmaster` with some words, in this process: starting one a command takes long."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str | Path) -> Told:
+        capfd.readouterr()
+        returncode = main(list(map(str, words)))
+        return Told(returncode, *capfd.readouterr())
 
     return run
 
 
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Return what starts `loadmaster` and does not wait; what still runs after the test is ended."""
+    begun: list[subprocess.Popen[str]] = []
+
+    def run(*words: str | Path) -> subprocess.Popen[str]:
+        line = [sys.executable, "-P", "-c", MAIN, *map(str, words)]
+        begun.append(
+            subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+        )
+        return begun[-1]
+
+    yield run
+    for process in begun:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
 def _insert_records(repo: Repo) -> None:
-    exposures = range(1, N_EXPOSURES + 1)
-    camera = pl.lit("Cam").alias("instrument")
+    names = [str(number + 1) for number in range(N_EXPOSURES)]
+    detectors = range(N_DETECTORS)
+    records = {
+        "physical_filter": {"physical_filter": ["Cam-r"], "band": ["r"]},
+        "day_obs": {"day_obs": [20260301]},
+        "group": {"group": names},
+        "detector": {"detector": detectors, "full_name": [f"S{number}" for number in detectors]},
+        "exposure": {
+            "exposure": [int(name) for name in names],
+            "obs_id": names,
+            "group": names,
+            "physical_filter": ["Cam-r"] * N_EXPOSURES,
+            "day_obs": [20260301] * N_EXPOSURES,
+        },
+    }
     with repo.registry.transaction() as write:
         write.insert_records("instrument", pl.DataFrame({"instrument": ["Cam"]}))
-        write.insert_records(
-            "physical_filter",
-            pl.DataFrame({"physical_filter": ["Cam-r"], "band": ["r"]}).select(camera, pl.all()),
-        )
-        write.insert_records("day_obs", pl.DataFrame({"day_obs": [20260301]}).select(camera, pl.all()))
-        write.insert_records(
-            "group", pl.DataFrame({"group": [str(e) for e in exposures]}).select(camera, pl.all())
-        )
-        detectors = pl.DataFrame(
-            {"detector": range(N_DETECTORS), "full_name": [f"S{d}" for d in range(N_DETECTORS)]}
-        )
-        write.insert_records("detector", detectors.select(camera, pl.all()))
-        frames = pl.DataFrame(
-            {
-                "exposure": exposures,
-                "obs_id": [str(e) for e in exposures],
-                "group": [str(e) for e in exposures],
-            }
-        )
-        night = (pl.lit("Cam-r").alias("physical_filter"), pl.lit(20260301).alias("day_obs"))
-        write.insert_records("exposure", frames.select(camera, pl.all(), *night))
+        for element, columns in records.items():
+            write.insert_records(element, pl.DataFrame(columns).with_columns(instrument=pl.lit("Cam")))

@@ -169,11 +169,26 @@ def real(cases: Path, tmp_path_factory: pytest.TempPathFactory) -> RealDemoResul
 
 
 @pytest.mark.integration
+def test_without_the_debian_tools_their_packages_are_named_and_the_rest_is_done(
+    cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    told = io.StringIO()
+    found = run_real_demo(cases / "fits", tmp_path / "demo", jobs=2, console=Console(file=told, width=200))
+    assert found.missing_packages == ("source-extractor", "swarp")
+    assert "apt-get install swarp" in told.getvalue()
+    assert not found.sources
+    assert len(found.offsets_px) == 5
+    assert found.preview.read_bytes().startswith(PNG)
+
+
+@pytest.mark.integration
 def test_the_frames_of_m13_drift_as_a_telescope_drifts(real: RealDemoResult) -> None:
-    """Frames 12 s apart under a steady drift: each moves further in the direction of the one before."""
-    dx = [real.offsets_px[str(n)][0] for n in range(1, 6)]
-    assert dx[0] == pytest.approx(0, abs=1e-6)
-    assert np.diff(dx) == pytest.approx([-11.9, -12.5, -10.1, -11.5], abs=0.5)
+    """A mount that does not track well carries the field steadily one way, here by a pixel a second."""
+    dx, dy = np.array([real.offsets_px[str(number)] for number in range(1, 6)]).T
+    assert np.abs([dx[0], dy[0]]).max() < 1e-3
+    assert ((np.diff(dx) > -15) & (np.diff(dx) < -8)).all()
+    assert np.abs(np.diff(dy)).max() < 4
 
 
 @pytest.mark.integration

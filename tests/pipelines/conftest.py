@@ -4,9 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from loadmaster_pipelines.loader import load_pipeline
 from loadmaster_pipelines.pipeline import Pipeline
 from loadmaster_registry.universe import Universe, load_universe
+
+settings.register_profile("untimed", deadline=None)  # a busy machine is no error
+settings.load_profile("untimed")
 
 TOY_TASKS = '''
 """Tasks of a survey that never was."""
@@ -133,7 +137,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def load(folder: Path, universe: Universe) -> Callable[..., Pipeline]:
     """Return a function that writes text to ``pipeline.yaml`` (or another name) and loads it."""
 
-    def write_and_load(text: str, fragment: str = "", name: str = "pipeline.yaml", **options: object) -> Pipeline:
+    def write_and_load(
+        text: str, fragment: str = "", name: str = "pipeline.yaml", **options: object
+    ) -> Pipeline:
         (folder / name).write_text(text)
         return load_pipeline(f"{folder / name}{fragment}", universe=universe, **options)  # type: ignore[arg-type]
 

@@ -11,7 +11,9 @@ HEAVY = {"pydantic", "numpy", "polars", "astropy", "sqlalchemy", "networkx", "fs
 @pytest.mark.parametrize("module", ["connections", "handles", "command", "resources"])
 def test_the_job_side_imports_nothing_heavy(module: str) -> None:
     code = f"import sys, loadmaster_pipelines.{module}; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
     assert not HEAVY & set(loaded)
     assert "yaml" not in loaded
 
@@ -21,5 +23,7 @@ def test_storage_classes_are_known_before_any_library_of_a_format_is_loaded() ->
         "import sys; from loadmaster_pipelines import storage; assert storage.extension_of('ExposureF') == '.fits'; "
         "print(*sys.modules)"
     )
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
     assert not HEAVY & set(loaded)

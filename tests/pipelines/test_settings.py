@@ -84,7 +84,9 @@ def test_none_as_text_means_nothing_where_nothing_is_allowed(load: Load) -> None
         (["seed: 1", "threshold.value: 3"], "7:7", "threshold"),
     ],
 )
-def test_a_refused_setting_names_file_line_and_column(load: Load, lines: list[str], place: str, words: str) -> None:
+def test_a_refused_setting_names_file_line_and_column(
+    load: Load, lines: list[str], place: str, words: str
+) -> None:
     with pytest.raises(PipelineError, match=words) as caught:
         config(load, *lines)
     assert f"pipeline.yaml:{place}" in str(caught.value)
@@ -100,11 +102,15 @@ PARAMETERS = "parameters: {deep: 5, kernel_name: box, list: [a, b]}\n"
 
 
 def test_parameters_are_substituted_where_a_value_begins_with_them(load: Load) -> None:
-    text = PARAMETERS + HEAD + (
-        "      seed: parameters.deep\n"
-        "      kernel.name: parameters.kernel_name\n"
-        "      columns: parameters.list\n"
-        "      connections.kind: parameters.kernel_name\n"
+    text = (
+        PARAMETERS
+        + HEAD
+        + (
+            "      seed: parameters.deep\n"
+            "      kernel.name: parameters.kernel_name\n"
+            "      columns: parameters.list\n"
+            "      connections.kind: parameters.kernel_name\n"
+        )
     )
     detect = load(text).tasks["detect"]
     assert (detect.config["seed"], detect.config["kernel"]["name"]) == (5, "box")
@@ -127,7 +133,9 @@ def test_the_command_line_has_the_last_word(load: Load) -> None:
 
 def test_the_command_line_may_name_parameters_and_connections(load: Load) -> None:
     text = PARAMETERS + HEAD + "      seed: 1\n"
-    detect = load(text, config=["detect:seed=parameters.deep", "detect:connections.kind=diff"]).tasks["detect"]
+    detect = load(text, config=["detect:seed=parameters.deep", "detect:connections.kind=diff"]).tasks[
+        "detect"
+    ]
     assert detect.config["seed"] == 5
     assert detect.connection("sources").dataset_type == "diff_cat"
 
@@ -176,11 +184,22 @@ def test_python_does_not_run_elsewhere_and_the_error_says_how_to_allow_it(load: 
     assert "pipeline.yaml:7:7" in str(caught.value)
 
 
+def test_python_sees_the_module_of_the_class_but_changes_nothing_there(load: Load) -> None:
+    assert (
+        config(load, "- python: config.seed = len(FRAME)", "- python: FRAME = 3", trusted=True)["seed"] == 3
+    )
+    assert load("description: x\ntasks: {isr: toy_tasks.Isr}\n").tasks["isr"].dimensions[1] == "exposure"
+
+
 def test_files_run_before_python_and_python_before_fields_of_a_block(load: Load, folder: Path) -> None:
     (folder / "a.py").write_text("config.threshold = 1\nconfig.seed = 1\nconfig.kernel.size = 1\n")
     (folder / "b.py").write_text("config.threshold = config.threshold + 1\n")
     got = config(
-        load, "kernel.size: 3", "python: config.kernel.size = 2; config.seed = 2", "file: [a.py, b.py]", trusted=True
+        load,
+        "kernel.size: 3",
+        "python: config.kernel.size = 2; config.seed = 2",
+        "file: [a.py, b.py]",
+        trusted=True,
     )
     assert (got["threshold"], got["seed"], got["kernel"]["size"]) == (2.0, 2, 3)
 
@@ -193,6 +212,8 @@ def test_files_run_before_python_and_python_before_fields_of_a_block(load: Load,
         ("parameters.deep = 3", "parameters are fixed"),
         ("config.seed + 1", "'seed' has no default and is not set yet"),
         ("1 / 0", "ZeroDivisionError"),
+        ("config.seed = ", "SyntaxError"),
+        ("config.seed = 1 if {parameters.deep} else 2", r"the condition \{parameters.deep\} never changes"),
         ("config.threshold = 'x'", "threshold: input should be a valid number"),
     ],
 )

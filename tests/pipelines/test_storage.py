@@ -137,7 +137,9 @@ def test_every_kind_of_table_file_keeps_the_values(tmp_path: Path) -> None:
     for name in ("Catalog", "AstropyTable", "VOTable", "ArrowAstropy"):
         got = round_trip(sent, name, tmp_path)
         assert got.colnames == sent.colnames
-        assert [list(map(str, row)) for row in got.iterrows()] == [list(map(str, row)) for row in sent.iterrows()]
+        assert [list(map(str, row)) for row in got.iterrows()] == [
+            list(map(str, row)) for row in sent.iterrows()
+        ]
 
 
 def test_nulls_of_a_parquet_file_become_masked_values(tmp_path: Path) -> None:
@@ -167,7 +169,9 @@ def same(a: Any, b: Any) -> bool:
 
 
 def test_json_files_can_be_read_by_any_json_reader(tmp_path: Path) -> None:
-    storage.write({"x": math.nan, "n": np.int64(3), "a": np.array([1.5, math.inf])}, "Json", tmp_path / "a.json")
+    storage.write(
+        {"x": math.nan, "n": np.int64(3), "a": np.array([1.5, math.inf])}, "Json", tmp_path / "a.json"
+    )
     text = (tmp_path / "a.json").read_text()
     assert "NaN" not in text
     assert "Infinity" not in text
@@ -217,7 +221,9 @@ def test_a_png_that_was_drawn_elsewhere_is_a_figure_too(tmp_path: Path) -> None:
         ("Camera", {"name": "x"}),
     ],
 )
-def test_an_object_of_another_type_is_refused_and_leaves_no_file(tmp_path: Path, name: str, wrong: Any) -> None:
+def test_an_object_of_another_type_is_refused_and_leaves_no_file(
+    tmp_path: Path, name: str, wrong: Any
+) -> None:
     path = tmp_path / f"a{storage.extension_of(name)}"
     with pytest.raises(StageError, match="cannot be written here"):
         storage.write(wrong, name, path)
@@ -248,7 +254,11 @@ def test_a_table_is_no_image(tmp_path: Path) -> None:
 
 def test_a_misspelt_storage_class_is_suggested() -> None:
     with pytest.raises(ConfigError, match="did you mean 'ExposureF'"):
-        storage.extension_of("ExposreF")
+        storage.storage_class("ExposreF")
+
+
+def test_files_of_a_storage_class_that_only_others_know_are_plain_data() -> None:
+    assert storage.extension_of("TheirOwnThing") == ".dat"
 
 
 def test_every_storage_class_has_a_format() -> None:

@@ -53,7 +53,7 @@ def test_a_subclass_inherits_replaces_and_takes_away_connections() -> None:
 
 @pytest.mark.parametrize("name", ["quantum", "config", "run", "resources"])
 def test_a_connection_may_not_take_a_name_that_every_task_has(name: str) -> None:
-    with pytest.raises(PipelineError, match=f"a connection may not be called '{name}'"):
+    with pytest.raises(PipelineError, match=f"may not be called '{name}'"):
         type("Bad", (Copy,), {name: Input("x", "Config", ())})
 
 
@@ -73,7 +73,7 @@ def test_a_task_reads_and_writes_through_its_handles(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"x": 1}')
     inputs, outputs = quantum(tmp_path)
     Copy(TaskConfig()).run(inputs, outputs)
-    assert (tmp_path / "d.json").read_text().split() == ['{', '"x":', '1', '}']
+    assert (tmp_path / "d.json").read_text().split() == ["{", '"x":', "1", "}"]
     assert inputs.helper is None
     assert inputs.quantum == {"instrument": "ToyCam"}
     assert set(inputs) == {"source", "helper"}
@@ -89,7 +89,7 @@ def test_a_task_without_anything_to_do_says_so(tmp_path: Path) -> None:
 def test_an_output_is_put_once(tmp_path: Path) -> None:
     _, outputs = quantum(tmp_path)
     outputs.target.put({"x": 1})
-    with pytest.raises(StageError, match="d.json is there already"):
+    with pytest.raises(StageError, match=r"d\.json is there already"):
         outputs.target.put({"x": 2})
     assert "1" in (tmp_path / "d.json").read_text()
 

@@ -10,6 +10,9 @@ import pytest
 from astropy.io import fits
 from loadmaster_pipelines import storage
 from loadmaster_pipelines.handles import InputHandle, Inputs, OutputHandle, Outputs
+from loadmaster_pipelines.imaging.alignment import image_offset
+from loadmaster_pipelines.imaging.detection import estimate_background
+from loadmaster_pipelines.imaging.detrending import mask_hot_pixels
 from loadmaster_pipelines.task import NoWork, Task
 from loadmaster_pipelines.tasks.calibrate import Calibrate
 from loadmaster_pipelines.tasks.calibrations import CombineBias, CombineDark, CombineFlat, FindDefects
@@ -260,6 +263,20 @@ def test_frames_are_stacked_star_upon_star(
     stack, weight = (storage.read("ImageF", stacked[name]) for name in ("stack", "weight"))
     assert np.isfinite(stack.data).all()
     assert (weight.data >= 0).all()
+
+
+def test_offsets_between_real_frames_add_up(cases: Path) -> None:
+    frames = []
+    for path in sorted((cases / "fits" / "m13").glob("*.fits.gz"))[:3]:
+        pixels = storage.read("Exposure", path).data.astype(np.float32)
+        mask = mask_hot_pixels(pixels)
+        frames.append((pixels - estimate_background(pixels, mask, box_px=128).level, mask))
+    first, second, third = frames
+    one, two, both = (
+        image_offset(*a, *b, smooth_px=4) for a, b in ((second, first), (third, second), (third, first))
+    )
+    assert one + two == pytest.approx(both, abs=0.2)
+    assert np.hypot(*both) > 20
 
 
 def test_a_scaled_frame_tells_swarp_its_zero_point(

@@ -19,7 +19,11 @@ def test_keys_and_items_know_where_they_stand() -> None:
 
 @pytest.mark.parametrize(
     ("text", "where"),
-    [("a: 1\na: 2\n", "f.yaml:2:1"), ("a:\n  b: 1\n  c: {d: 1, d: 2}\n", "f.yaml:3:13"), ("- {a: 1, a: 1}", "f.yaml:1:10")],
+    [
+        ("a: 1\na: 2\n", "f.yaml:2:1"),
+        ("a:\n  b: 1\n  c: {d: 1, d: 2}\n", "f.yaml:3:13"),
+        ("- {a: 1, a: 1}", "f.yaml:1:10"),
+    ],
 )
 def test_a_key_may_stand_once_in_each_mapping(text: str, where: str) -> None:
     with pytest.raises(PipelineError, match="stands twice") as caught:
@@ -81,7 +85,9 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("text", "expected"), BAD.items(), ids=lambda x: x[:40] if isinstance(x, str) else "")
+@pytest.mark.parametrize(
+    ("text", "expected"), BAD.items(), ids=lambda x: x[:40] if isinstance(x, str) else ""
+)
 def test_what_a_file_may_not_say_is_refused_with_line_and_column(
     load: Load, text: str, expected: tuple[str, str]
 ) -> None:
@@ -101,8 +107,12 @@ BAD_CONNECTIONS = [
     ("inputs", f"{{{GOOD}, dimensions: visit}}", "6:51", "is no list of names"),
     ("inputs", f"{{{GOOD}, dimensions: [vist]}}", "6:7", "did you mean 'visit'"),
     ("inputs", f"{{{GOOD}, dimensions: [visit_definition]}}", "6:7", "is not a dimension"),
-    ("inputs", "{dataset_type: d, storage_class: ExposreF, dimensions: [visit]}", "6:28", "did you mean 'ExposureF'"),
-    ("inputs", "{dataset_type: 'd-e', storage_class: Config, dimensions: [visit]}", "6:11", "cannot name a dataset"),
+    (
+        "inputs",
+        "{dataset_type: 'd-e', storage_class: Config, dimensions: [visit]}",
+        "6:11",
+        "cannot name a dataset",
+    ),
     ("inputs", f"{{{GOOD}, dimensions: [visit], minimum: -1}}", "6:72", "is no number from 0"),
     ("inputs", f"{{{GOOD}, dimensions: [visit], multiple: maybe}}", "6:72", "neither true nor false"),
     ("outputs", f"{{{GOOD}, dimensions: [visit], minimum: 1}}", "6:72", "unknown key 'minimum'"),
@@ -120,6 +130,15 @@ def test_a_connection_that_cannot_be_is_refused_with_line_and_column(
         load(CONNECTION.replace("{table}", table).replace("{body}", body))
     assert f"pipeline.yaml:{place}" in str(caught.value)
     assert words in str(caught.value)
+
+
+def test_a_task_that_runs_has_storage_classes_that_are_known_and_another_any(load: Load) -> None:
+    misspelt = "{dataset_type: d, storage_class: ExposreF, dimensions: [visit]}"
+    text = CONNECTION.replace("{table}", "inputs").replace("{body}", misspelt)
+    assert load(text).tasks["a"].connections[0].storage_class == "ExposreF"
+    with pytest.raises(PipelineError, match="did you mean 'ExposureF'") as caught:
+        load(text.replace("    dimensions", "    command: 'true {inputs.c.path}'\n    dimensions"))
+    assert "pipeline.yaml:" in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["_x", "quantum", "a-b", "3"])

@@ -11,7 +11,7 @@ from loadmaster_planner.tables import FileTables, write_tables
 from loadmaster_registry.errors import PlanError
 
 
-@pytest.fixture()
+@pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "CHUNK_ROWS", 7)
 

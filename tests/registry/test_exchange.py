@@ -287,37 +287,36 @@ def test_a_newer_or_foreign_file_is_refused(head: str, said: str, load: Callable
         load(" []", head=head)
 
 
+DETECTOR = "- {type: dimension, element: detector, records: "
+BIAS = "- {type: dataset, dataset_type: bias, run: run, records: "
+REGION = "- {type: dimension, element: tract, records: [{region: !<lsst.sphgeom."
+
+
 @pytest.mark.parametrize(
     ("block", "said"),
     [
         ("- {type: dimensions}", "did you mean 'dimension'"),
         ("- {type: dimension, element: vist, records: []}", "did you mean 'visit'"),
-        ("- {type: dimension, element: detector, records: [{instrument: Cam, id: 1, rafft: a}]}", "'raft'"),
-        ("- {type: dimension, element: detector, records: [{instrument: Cam, id: one}]}", "'detector' is not all int"),
-        ("- {type: dataset_type, name: a, dimensions: [detectr], storage_class: B}", "did you mean 'detector'"),
+        (DETECTOR + "[{instrument: Cam, id: 1, rafft: a}]}", "did you mean 'raft'"),
+        (DETECTOR + "[{instrument: Cam, id: one}]}", "'detector' is not all int"),
+        ("- {type: dataset_type, name: a, dimensions: [detectr], storage_class: B}", "mean 'detector'"),
         ("- {type: dataset_type, name: a, dimensions: [detector]}", "'storage_class' is missing"),
         ("- {type: dataset, dataset_type: biass, run: run, records: []}", "did you mean 'bias'"),
-        ("- {type: dataset, dataset_type: bias, run: run, records: [{dataset_id: x, data_id: {instrument: Cam, "
-         "detector: 1}}]}", "give a !uuid"),
-        ("- {type: dataset, dataset_type: bias, run: run, records: [{dataset_id: 1, data_id: {instrument: Cam}}]}",
-         "1 data IDs of 'bias' have no 'detector'"),
-        ("- {type: dataset, dataset_type: bias, run: run, records: [{dataset_id: 1, data_id: {instrument: Cam, "
-         "detector: 1, visit: 2}}]}", "'bias' has no dimension 'visit'"),
-        ("- {type: dataset, dataset_type: bias, run: run, records: [{dataset_id: [1, 2], data_id: {instrument: "
-         "Cam}}]}", "are not as many"),
+        (BIAS + "[{dataset_id: x, data_id: {instrument: Cam, detector: 1}}]}", "give a !uuid"),
+        (BIAS + "[{dataset_id: 1, data_id: {instrument: Cam}}]}", "1 data IDs of 'bias' have no 'detector'"),
+        (BIAS + "[{dataset_id: 1, data_id: {visit: 2}}]}", "'bias' has no dimension 'visit'"),
+        (BIAS + "[{dataset_id: [1, 2], data_id: {instrument: Cam}}]}", "are not as many"),
         ("- {type: collection, collection_type: CHAIN, name: a}", "did you mean 'CHAINED'"),
         ("- {type: collection, collection_type: TAGGED, name: run}", "defined twice"),
-        ("- {type: associations, collection: run, dataset_ids: [!nothing 5]}", "tag '!nothing' is not known"),
+        ("- {type: associations, collection: run, dataset_ids: [!nothing 5]}", "'!nothing' is not known"),
         ("- {type: associations, collection: run, dataset_ids: [!uuid '5']}", "cannot be read as '!uuid'"),
         ("- {type: run, name: a, name: b}", "'name' stands twice"),
-        ("- {type: dimension, element: tract, records: [{region: !<lsst.sphgeom.ConvexPolygon> {encoded: '70ab'}}]}",
-         "ConvexPolygon of 2 bytes .* is damaged"),
-        ("- {type: dimension, element: tract, records: [{region: !<lsst.sphgeom.Circle> {encoded: zz}}]}",
-         "not encoded in hexadecimal"),
+        (REGION + "ConvexPolygon> {encoded: '70ab'}}]}", "ConvexPolygon of 2 bytes .* is damaged"),
+        (REGION + "Circle> {encoded: zz}}]}", "not encoded in hexadecimal"),
         ("- {type: [}", "not valid YAML"),
         ("- type", "a Scalar stands where a MappingStart should"),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_is_told_with_its_line_and_nothing_is_imported(
     block: str, said: str, load: Callable[..., Registry], registry: Registry
 ) -> None:
@@ -353,9 +352,7 @@ def test_a_broken_compressed_file_is_told_in_words(registry: Registry, tmp_path:
 
 # The text itself
 
-texts = st.text(
-    st.characters(min_codepoint=32, exclude_characters="\x7f", exclude_categories=["Cs", "Cc", "Cn"])
-)
+texts = st.text(st.characters(exclude_categories=["Cs"]))
 floats = st.none() | st.floats(allow_nan=False)
 ints = st.integers(MIN_NS + 1, MAX_NS - 1)
 

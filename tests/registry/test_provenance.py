@@ -116,9 +116,9 @@ def test_each_attempt_at_a_quantum_is_kept(registry: Registry) -> None:
 
 def test_other_facts_about_the_same_attempt_are_a_conflict(registry: Registry) -> None:
     record(registry, DIAMOND)
-    with pytest.raises(Conflict, match="there status='succeeded', given status='failed'"):
-        with registry.transaction() as transaction:
-            transaction.insert_quanta(quanta(["isr"], status="failed"), inputs([]))
+    said = "there status='succeeded', given status='failed'"
+    with pytest.raises(Conflict, match=said), registry.transaction() as transaction:
+        transaction.insert_quanta(quanta(["isr"], status="failed"), inputs([]))
 
 
 def test_quanta_are_checked_before_they_are_recorded(registry: Registry) -> None:

@@ -79,24 +79,31 @@ def check(world: World) -> None:
         assert not world.rows
 
 
-def lives(world: World, kills: int) -> Iterator[World]:
-    """Yield the worlds in which a harvest ends, killed after any action up to `kills` times and begun again."""
-    state, action = begin(OUTPUTS)
-    first: Action | None = action
-    yield from go_on(world, state, first, kills)
+def lives(world: World, mishaps: int) -> Iterator[World]:
+    """Yield the worlds in which a harvest ends that begins now; up to `mishaps` things happen meanwhile."""
+    yield from go_on(world, *begin(OUTPUTS, registered=bool(world.rows)), mishaps)
 
 
-def go_on(world: World, state: Homecoming, action: Action | None, kills: int) -> Iterator[World]:
+def go_on(world: World, state: Homecoming, action: Action | None, mishaps: int) -> Iterator[World]:
     while action is not None:
         after, event = act(world, state, action)
         check(after)
-        if kills and not after.recorded:
-            yield from lives(after, kills - 1)  # killed before it could take note of what it did
-            for intruder in OUTPUTS:  # and somebody put a file there meanwhile
-                if intruder not in after.ours:
-                    yield from lives(replace(after, foreign=after.foreign | {intruder}), kills - 1)
+        if mishaps and not after.recorded:
+            yield from lives(after, mishaps - 1)  # killed before it could take note of what it did
+            for changed in mischief(after):
+                yield from lives(changed, mishaps - 1)
+                yield from go_on(changed, *step(state, event), mishaps - 1)
         world, (state, action) = after, step(state, event)
     yield world
+
+
+def mischief(world: World) -> Iterator[World]:
+    """Yield what others can do at any moment: put a file under a free name, spoil what is staged."""
+    for name in OUTPUTS:
+        if name not in world.ours | world.foreign:
+            yield replace(world, foreign=world.foreign | {name})
+    if not world.is_spoilt:
+        yield replace(world, is_spoilt=True)
 
 
 STARTS = [
@@ -111,7 +118,7 @@ STARTS = [
 @pytest.mark.parametrize("start", STARTS)
 def test_whatever_is_killed_whenever_all_outputs_are_visible_and_registered_or_none(start: World) -> None:
     n = 0
-    for end in lives(start, kills=3):
+    for end in lives(start, mishaps=3):
         assert end.recorded
         assert not end.is_staged
         assert end.foreign >= start.foreign, "another's file is never touched"

@@ -62,7 +62,7 @@ def total_flux(
     Parameters
     ----------
     sources : Table
-        ``x``, ``y``, brightest first.
+        ``x``, ``y``.
 
     Returns
     -------
@@ -80,17 +80,18 @@ def total_flux(
 def aperture_correction(
     data: Pixels, mask: Mask, sources: Table, *, radius_px: float, total_radius_px: float
 ) -> float:
-    """Return how much more light the total radius holds than the aperture, from bright lonely stars.
+    """Return how much more light the total radius holds than the aperture, from stars without neighbours.
 
     Parameters
     ----------
     sources : Table
-        ``x``, ``y``, brightest first.
+        ``x``, ``y``.
 
     Returns
     -------
     correction : float
-        Factor ≥ 1 in the median over the stars; 1 where no star is fit for it.
+        Median over the stars, weighted by their light: noise decides the ratio of a faint one. 1 where hardly any
+        star is fit for it.
     """
     if not len(sources):
         return 1.0
@@ -100,11 +101,10 @@ def aperture_correction(
         aperture_flux(data, np.zeros_like(data), mask, xy[:, 0], xy[:, 1], radius_px=radius)
         for radius in (radius_px, total_radius_px)
     )
-    fit = np.flatnonzero(alone & ~outer["flagged"] & (inner["flux"] > 0))
-    bright = fit[: max(_LEAST_STARS, len(fit) // 3)]
-    if len(bright) < _LEAST_STARS:
+    fit = alone & ~outer["flagged"] & (inner["flux"] > 0)
+    if fit.sum() < _LEAST_STARS:
         return 1.0
-    return float(np.median(outer["flux"][bright] / inner["flux"][bright]))
+    return _weighted_median(np.asarray(outer["flux"] / inner["flux"])[fit], np.asarray(inner["flux"])[fit])
 
 
 def magnitude(flux: Floats, zero_point: float) -> Floats:
@@ -139,3 +139,9 @@ def _nearest_neighbour(xy: Floats) -> Floats:
     """Return the distance from each point to the next one; infinite for a single point."""
     distance, _ = cKDTree(xy).query(xy, k=2)
     return np.asarray(distance[:, 1], dtype=float)
+
+
+def _weighted_median(values: Floats, weights: Floats) -> float:
+    order = np.argsort(values)
+    passed = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(passed, passed[-1] / 2)])
