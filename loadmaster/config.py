@@ -20,8 +20,8 @@ class Repository:
     """Where the parts of a repository are."""
 
     folder: Path
-    registry_url: str
-    backbone_url: str
+    registry: str  # a path (SQLite) or a database URL
+    backbone: str  # a path or an fsspec URL
 
     @property
     def runs(self) -> Path:
@@ -88,7 +88,7 @@ def read_repository(name: str | Path) -> Repository:
     """
     folder = _folder_of(name)
     file = read_document(folder / REPOSITORY_FILE).validated(_RepositoryFile, "repository file")
-    return Repository(folder, _registry_url(file.registry, folder), _backbone_url(file.backbone, folder))
+    return Repository(folder, _place(file.registry, folder), _place(file.backbone, folder))
 
 
 def read_site(name: str) -> Site:
@@ -135,12 +135,5 @@ def _aliases() -> dict[str, str]:
     return read_document(path).validated(_AliasFile, "file of repository aliases").repositories
 
 
-def _registry_url(text: str, folder: Path) -> str:
-    scheme, _, rest = text.partition(":///")
-    if scheme != "sqlite" or rest.startswith("/"):
-        return text
-    return f"sqlite:///{folder / rest}"
-
-
-def _backbone_url(text: str, folder: Path) -> str:
+def _place(text: str, folder: Path) -> str:
     return text if "://" in text else str(folder / text)

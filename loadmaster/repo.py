@@ -50,8 +50,8 @@ class Repo:
 
     def __init__(self, name: str | Path = ".") -> None:
         self.place = read_repository(name)
-        self.registry = Registry.open(self.place.registry_url)
-        self.backbone = Backbone(self.place.backbone_url)
+        self.registry = Registry.open(self.place.registry)
+        self.backbone = Backbone(self.place.backbone)
 
     @classmethod
     def init(cls, folder: str | Path, *, universe_extensions: Sequence[str | Path] = ()) -> Self:
@@ -78,9 +78,7 @@ class Repo:
             )
         (folder / "files").mkdir(parents=True, exist_ok=True)
         _begin_registry(folder.resolve() / "registry.sqlite3", universe)
-        write_repository(
-            folder, "sqlite:///registry.sqlite3", "files"
-        )  # last: it makes the folder a repository
+        write_repository(folder, "registry.sqlite3", "files")  # last: it makes the folder a repository
         return cls(folder)
 
     def close(self) -> None:
@@ -598,10 +596,9 @@ def _instant_ns(instant: Instant, unbounded: int) -> int:
 
 def _begin_registry(path: Path, universe: Universe) -> None:
     """Create the registry, or take the one that an interrupted `Repo.init` left."""
-    url = f"sqlite:///{path}"
     try:
-        Registry.create(url, universe).close()
+        Registry.create(str(path), universe).close()
     except RegistryError:
-        with Registry.open(url) as left:
+        with Registry.open(str(path)) as left:
             if left.universe != universe or left.collections() or left.dataset_types():
                 raise

@@ -48,6 +48,11 @@ class Run:
         """The RUN collection that holds what is made."""
         return self.folder.run
 
+    @property
+    def output(self) -> str:
+        """The collection that shows what is made: the output chain, or else the RUN itself."""
+        return self.folder.plan.header.output or self.name
+
     def wait(self, *, progress: bool = True) -> RunReport:
         """Work until every job has come to an end, and return the report.
 
@@ -201,12 +206,16 @@ class _Lines:
     """Shows progress as lines in a log: the first at once, then one every `_LINE_S`, and the last."""
 
     def __init__(self) -> None:
+        self._last = ""
         self._last_s = -float(_LINE_S)
 
     def __call__(self, now: Progress) -> None:
-        if now.n_over == now.n_jobs or time.monotonic() - self._last_s >= _LINE_S:
-            self._last_s = time.monotonic()
-            print(f"{now.n_over}/{now.n_jobs} jobs: {_words(now)}", file=sys.stderr, flush=True)
+        words = _words(now)
+        line = f"{now.n_over}/{now.n_jobs} jobs" + (f": {words}" if words else "")
+        is_due = now.n_over == now.n_jobs or time.monotonic() - self._last_s >= _LINE_S
+        if is_due and line != self._last:
+            self._last, self._last_s = line, time.monotonic()
+            print(line, file=sys.stderr, flush=True)
 
 
 def _words(now: Progress) -> str:

@@ -99,7 +99,9 @@ def run_command(as_json: bool, repo: str, **asked: Any) -> int:
     of it failed, this goes on with it: jobs that are done stay done, the others are tried again.
     """
     with Repo(repo) as opened:
-        return _finish(opened.run(**asked), as_json)
+        run = opened.run(**asked)
+        _tell_of_others(opened, run)
+        return _finish(run, as_json)
 
 
 @click.command("status")
@@ -115,6 +117,10 @@ def status_command(run: str | None, as_json: bool, repo: str) -> None:
         runs = opened.runs() if run is None else [opened.open_run(run)]
         lines = [(one.report(), one.status()) for one in runs]
     show(status_table(lines), [report_facts(report, status) for report, status in lines], as_json)
+    if any(status == "stopped" for _, status in lines):
+        tell(
+            "a stopped run goes on with the command that began it, or with: loadmaster submit REPO/runs/RUN/plan"
+        )
 
 
 @click.command("report")
@@ -134,6 +140,16 @@ def report_command(run: str, traceback: bool, as_json: bool, repo: str) -> int:
     return FAILED if status == "failed" else DONE
 
 
+def _tell_of_others(repo: Repo, run: Run) -> None:
+    """Say which runs of the same output were left unfinished, in case this was meant to be one of them."""
+    if run.is_resumed:
+        return
+    for other in repo.runs():
+        if other.name != run.name and other.output == run.output and other.status() == "stopped":
+            plan = other.folder.path / "plan"
+            tell(f"note: {other.name}, of another request, is unfinished; to go on: loadmaster submit {plan}")
+
+
 def _finish(run: Run, as_json: bool) -> int:
     """Wait for a run, and say how it ended and what to do next."""
     plan = run.folder.plan
@@ -148,7 +164,8 @@ def _finish(run: Run, as_json: bool) -> int:
         return FAILED
     show(report_table(report), report_facts(report, run.status()), as_json)
     if report.is_good:
-        tell(f"the outputs are in {plan.header.output or run.name}")
+        made = ", ".join(dataset_type.name for dataset_type in plan.dataset_types)
+        tell(f"made {made}; see them: loadmaster query-datasets TYPE -i {run.output}")
         return DONE
     tell(f"see more: loadmaster report {run.name} --traceback; the same command tries again what failed")
     return FAILED

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from ..plan import Plan
 from ..repo import Repo
+from .guide import Guide
 from .preview import write_preview
-from .stage import Stage
 
 TOOLS = {"source-extractor": "source-extractor", "SWarp": "swarp"}  # program → Debian package
 
@@ -68,22 +68,22 @@ def run_real_demo(
         )
     missing = {program: package for program, package in TOOLS.items() if shutil.which(program) is None}
     with Repo.init(folder) as repo:
-        stage = Stage(repo, console or Console(), jobs)
-        _tell_missing(stage, missing)
-        stage.say("M13: five raw frames, aligned by cross-correlation and averaged")
+        guide = Guide(repo, jobs) if console is None else Guide(repo, jobs, console)
+        _tell_missing(guide, missing)
+        guide.say("M13: five raw frames, aligned by cross-correlation and averaged")
         _ingest_and_run(
-            stage, "orion-ssdsi", m13, _M13, "m13", _without({"extract": "source-extractor"}, missing)
+            guide, "orion-ssdsi", m13, _M13, "m13", _without({"extract": "source-extractor"}, missing)
         )
-        stage.say("\n2MASS: the galactic centre in J, H and K, averaged and searched for sources")
+        guide.say("\n2MASS: the galactic centre in J, H and K, averaged and searched for sources")
         needs = {"coadd": "SWarp", "extract": "source-extractor"}
-        _ingest_and_run(stage, "twomass", twomass, _TWOMASS, "twomass", _without(needs, missing))
+        _ingest_and_run(guide, "twomass", twomass, _TWOMASS, "twomass", _without(needs, missing))
         preview = folder / "coadds.png"
         write_preview(preview, _pictures(repo, missing))
-        survey_plan = _plan_survey(stage, data_folder.parent, folder / "rc2")
+        survey_plan = _plan_survey(guide, data_folder.parent, folder / "rc2")
         result = RealDemoResult(
             tuple(sorted(missing.values())), _source_counts(repo), _offsets(repo), preview, survey_plan
         )
-        _conclude(stage, folder, result)
+        _conclude(guide, folder, result)
     return result
 
 
@@ -99,9 +99,9 @@ def _images(folder: Path) -> list[Path]:
     return found
 
 
-def _tell_missing(stage: Stage, missing: Mapping[str, str]) -> None:
+def _tell_missing(guide: Guide, missing: Mapping[str, str]) -> None:
     for program, package in missing.items():
-        stage.say(
+        guide.say(
             f"There is no {program} here, and what needs it is left out. On Debian: apt-get install {package}"
         )
 
@@ -113,11 +113,11 @@ def _without(needs: Mapping[str, str], missing: Mapping[str, str]) -> str | None
 
 
 def _ingest_and_run(
-    stage: Stage, camera: str, files: list[Path], instrument: str, pipeline: str, select: str | None
+    guide: Guide, camera: str, files: list[Path], instrument: str, pipeline: str, select: str | None
 ) -> None:
     raw = f"{instrument}/raw/all"
-    stage.repo.ingest(camera, files, mode="link")
-    stage.process(
+    guide.repo.ingest(camera, files, mode="link")
+    guide.process(
         f"{pipeline}.yaml",
         inputs=[raw],
         output=f"u/demo/{pipeline}",
@@ -154,30 +154,31 @@ def _offsets(repo: Repo) -> dict[str, tuple[float, float]]:
     return {exposure: (dx, dy) for exposure, (dx, dy) in found.items()}
 
 
-def _plan_survey(stage: Stage, shared: Path, folder: Path) -> Plan | None:
+def _plan_survey(guide: Guide, shared: Path, folder: Path) -> Plan | None:
     """Plan one patch of Hyper Suprime-Cam data from the survey's own registry; nothing is run."""
     registry, pipeline = shared / "registry" / "rc2-small", shared / "pipelines" / "drp-mini.yaml"
     if not (registry.is_dir() and pipeline.is_file()):
-        stage.say(f"\nThe registry rc2-small is not at {registry}: no patch of it is planned.")
+        guide.say(f"\nThe registry rc2-small is not at {registry}: no patch of it is planned.")
         return None
-    stage.say(
+    guide.say(
         "\nA real survey: the records of 240 raw frames of Hyper Suprime-Cam, one patch in one band planned"
     )
-    repo = Repo.init(folder)
-    repo.import_file(registry / "rc2_subset-export.yaml", registry / "visits.yaml")
-    plan = repo.plan(pipeline, inputs="HSC/RC2/defaults", output="u/demo/patch", where=_PATCH)
-    stage.show(plan.table())
+    with Repo.init(folder) as repo:
+        repo.import_file(registry / "rc2_subset-export.yaml", registry / "visits.yaml")
+        plan = repo.plan(pipeline, inputs="HSC/RC2/defaults", output="u/demo/patch", where=_PATCH)
+    guide.show(plan.table())
     return plan
 
 
-def _conclude(stage: Stage, folder: Path, result: RealDemoResult) -> None:
+def _conclude(guide: Guide, folder: Path, result: RealDemoResult) -> None:
     """Show where things are and what to do next."""
     for exposure, (dx, dy) in result.offsets_px.items():
-        stage.say(f"M13, frame {exposure}: moved by ({dx:+.2f}, {dy:+.2f}) pixels")
+        guide.say(f"M13, frame {exposure}: moved by ({dx:+.2f}, {dy:+.2f}) pixels")
     for catalogue, count in result.sources.items():
-        stage.say(f"{catalogue}: {count} sources by Source Extractor")
-    data_id: dict[str, int | str] = {"instrument": _M13, "physical_filter": "blue", "detector": 0}
-    stack = stage.repo.find_dataset("stack", data_id, collections="u/demo/m13")
-    stage.say(f"The stack of M13: {stage.repo.backbone.url(stack.url)}")
-    stage.say(f"Pictures: {result.preview}")
-    stage.say(f"Next: loadmaster query-datasets stack_sources -i u/demo/m13 --repo {folder}")
+        guide.say(f"{catalogue}: {count} sources by Source Extractor")
+    for coadd, output in (("stack", "u/demo/m13"), ("mosaic", "u/demo/twomass")):
+        if guide.repo.registry.dataset_types(coadd):
+            for url in guide.repo.query_datasets(coadd, output)["url"]:
+                guide.say(f"The {coadd}: {guide.repo.backbone.url(url)}")
+    guide.say(f"Pictures: {result.preview}")
+    guide.say(f"Next: loadmaster query-datasets stack_sources -i u/demo/m13 --repo {folder}")

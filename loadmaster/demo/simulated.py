@@ -18,8 +18,8 @@ from ..repo import Repo
 from ..simulation import SimulatedSurvey, simulate_survey
 from ..simulation.sky import BANDS
 from ..tables import Table
+from .guide import Guide
 from .preview import Pixels, mosaic, write_preview
-from .stage import Stage
 from .truth import TruthCheck, compare
 
 RAW = "SimCam/raw/all"
@@ -72,28 +72,28 @@ def run_demo(folder: Path, *, jobs: int | None = None, console: Console | None =
             todo=f"take it away (rm -r {folder}), or name another folder",
         )
     with Repo.init(folder) as repo:
-        stage = Stage(repo, console or Console(), jobs)
-        survey = _simulated(stage, folder)
-        sky_map = _take_in(stage, survey)
-        _calibrate(stage)
-        _process(stage)
-        result = _check(stage, survey, sky_map, folder)
-        _conclude(stage, folder, result)
+        guide = Guide(repo, jobs) if console is None else Guide(repo, jobs, console)
+        survey = _simulated(guide, folder)
+        sky_map = _take_in(guide, survey)
+        _calibrate(guide)
+        _process(guide)
+        result = _check(guide, survey, sky_map, folder)
+        _conclude(guide, folder, result)
     return result
 
 
-def _simulated(stage: Stage, folder: Path) -> SimulatedSurvey:
+def _simulated(guide: Guide, folder: Path) -> SimulatedSurvey:
     survey = simulate_survey(folder / "simulated")
-    stage.say(
+    guide.say(
         f"Simulated {len(survey.raws)} raw frames of {len(survey.exposures)} exposures with 4 detectors, "
         f"{len(survey.visits)} of them of the sky in {len(BANDS)} bands; one was taken through clouds."
     )
     return survey
 
 
-def _take_in(stage: Stage, survey: SimulatedSurvey) -> SkyMap:
+def _take_in(guide: Guide, survey: SimulatedSurvey) -> SkyMap:
     """Register frames, sky map and reference catalogue."""
-    repo = stage.repo
+    repo = guide.repo
     report = repo.ingest("simcam", survey.raws, mode="link")
     stored = repo.register_skymap("simsky")
     htm, pixels = f"htm{_HTM_LEVEL}", _htm_pixels(survey.reference)
@@ -106,7 +106,7 @@ def _take_in(stage: Stage, survey: SimulatedSurvey) -> SkyMap:
             dimensions=[htm],
             storage_class="Catalog",
         )
-    stage.say(
+    guide.say(
         f"Ingested {len(report.taken)} frames of {report.exposures} exposures, {report.visits} of them visits, into "
         f"{RAW}; put {len(survey.reference)} reference stars into {REFERENCE}."
     )
@@ -120,28 +120,28 @@ def _htm_pixels(reference: Catalogue) -> NDArray[np.int64]:
     return np.array([pixelization.index(UnitVector3d(*vector)) for vector in vectors.tolist()])
 
 
-def _calibrate(stage: Stage) -> None:
+def _calibrate(guide: Guide) -> None:
     """Build bias, dark, flat and defects, each certified before the next step uses it."""
     inputs: tuple[str, ...] = (RAW,)
     for kind, products in (("bias", ["bias"]), ("dark", ["dark"]), ("flat", ["flat", "defects"])):
-        stage.say(f"\nCalibrations: {kind}")
-        run = stage.process(
+        guide.say(f"\nCalibrations: {kind}")
+        run = guide.process(
             f"sim-calib.yaml#{kind}",
             inputs=inputs,
             output=f"u/demo/{kind}",
             where=f"instrument='SimCam' AND exposure.observation_type='{kind}'",
         )
         for product in products:
-            count = stage.repo.certify(
+            count = guide.repo.certify(
                 CALIBRATIONS, product, inputs=run.name, begin="2026-03-01", end="2026-04-01"
             )
-            stage.say(f"Certified {count} {product} in {CALIBRATIONS} for March 2026.")
+            guide.say(f"Certified {count} {product} in {CALIBRATIONS} for March 2026.")
         inputs = (run.name, *inputs)
 
 
-def _process(stage: Stage) -> None:
-    stage.say("\nData release processing: raw frames to catalogues")
-    stage.process(
+def _process(guide: Guide) -> None:
+    guide.say("\nData release processing: raw frames to catalogues")
+    guide.process(
         "sim-drp.yaml",
         inputs=(RAW, CALIBRATIONS, REFERENCE, "skymaps"),
         output=OUTPUT,
@@ -149,19 +149,19 @@ def _process(stage: Stage) -> None:
     )
 
 
-def _check(stage: Stage, survey: SimulatedSurvey, sky_map: SkyMap, folder: Path) -> DemoResult:
+def _check(guide: Guide, survey: SimulatedSurvey, sky_map: SkyMap, folder: Path) -> DemoResult:
     visits = [visit.id for visit in survey.visits]
     summaries = {
-        visit: stage.repo.get("visit_summary", collections=OUTPUT, instrument="SimCam", visit=visit)
+        visit: guide.repo.get("visit_summary", collections=OUTPUT, instrument="SimCam", visit=visit)
         for visit in visits
     }
-    stage.show(_visits_table(summaries))
+    guide.show(_visits_table(summaries))
     checks = tuple(
-        compare(_objects(stage.repo, sky_map, band), survey.stars, band, pixel_arcsec=sky_map.pixel_scale)
+        compare(_objects(guide.repo, sky_map, band), survey.stars, band, pixel_arcsec=sky_map.pixel_scale)
         for band in BANDS
     )
     preview = folder / "coadd.png"
-    write_preview(preview, _mosaics(stage.repo, sky_map))
+    write_preview(preview, _mosaics(guide.repo, sky_map))
     return DemoResult(
         checks=checks,
         bad_visits={visit: tuple(s["reasons"]) for visit, s in summaries.items() if not s["good"]},
@@ -211,7 +211,7 @@ def _visits_table(summaries: Mapping[int, Mapping[str, Any]]) -> Table:
             f"{s['zero_point']:.2f}",
             f"{s['astrometric_rms_px']:.3f}",
             str(s["matched"]),
-            "good" if s["good"] else "BAD: " + "; ".join(s["reasons"]),
+            "good" if s["good"] else "BAD",
         )
         for visit, s in summaries.items()
     )
@@ -219,7 +219,7 @@ def _visits_table(summaries: Mapping[int, Mapping[str, Any]]) -> Table:
     return Table(headings, rows, "visits", frozenset(headings[2:6]))
 
 
-def _conclude(stage: Stage, folder: Path, result: DemoResult) -> None:
+def _conclude(guide: Guide, folder: Path, result: DemoResult) -> None:
     """Show what was checked, where things are, and what to do next."""
     rows = tuple(
         (
@@ -232,12 +232,12 @@ def _conclude(stage: Stage, folder: Path, result: DemoResult) -> None:
         for check in result.checks
     )
     headings = ("band", "bright stars", "astrometry rms px (≤ 0.1)", "photometry rms % (≤ 2)", "verdict")
-    stage.show(Table(headings, rows, "measured objects against the true stars", frozenset(headings[1:4])))
+    guide.show(Table(headings, rows, "measured objects against the true stars", frozenset(headings[1:4])))
     for visit, reasons in result.bad_visits.items():
-        stage.say(f"Left out of the coadds: visit {visit} ({'; '.join(reasons)}).")
+        guide.say(f"Left out of the coadds: visit {visit} ({'; '.join(reasons)}).")
     data_id: dict[str, int | str] = {"skymap": "simsky", "tract": 0, "patch": 0, "band": "r"}
-    coadd = stage.repo.find_dataset("coadd", data_id, collections=OUTPUT)
+    coadd = guide.repo.find_dataset("coadd", data_id, collections=OUTPUT)
     where = " AND ".join(f"{name}={value!r}" for name, value in data_id.items())
-    stage.say(f"One of the coadds: {stage.repo.backbone.url(coadd.url)}")
-    stage.say(f"A picture of all:  {result.preview}")
-    stage.say(f'Next: loadmaster query-datasets coadd -i {OUTPUT} --where "{where}" --repo {folder}')
+    guide.say(f"One of the coadds: {guide.repo.backbone.url(coadd.url)}")
+    guide.say(f"A picture of all:  {result.preview}")
+    guide.say(f'Next: loadmaster query-datasets coadd -i {OUTPUT} --where "{where}" --repo {folder}')

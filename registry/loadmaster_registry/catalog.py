@@ -14,17 +14,22 @@ class Catalog:
 
     ids: Mapping[str, int]
     collections: Mapping[str, Collection]
-    url: str  # of the registry, for errors
+    place: str  # where the registry is, for errors
 
     def __getitem__(self, name: str) -> Collection:
         if (found := self.collections.get(name)) is None:
             raise NotFound(
                 what=f"there is no collection {name!r}",
-                where=f"registry {self.url}",
+                where=f"registry {self.place}",
                 why="no collection has this name",
                 todo=did_you_mean(name, self.collections),
             )
         return found
+
+    def added(self, collection: Collection, number: int) -> "Catalog":
+        """Return this catalog with one collection more, or with another definition of it."""
+        name = collection.name
+        return Catalog({**self.ids, name: number}, {**self.collections, name: collection}, self.place)
 
     def matching(self, glob: str) -> list[Collection]:
         """Return the collections whose name matches, in order of name."""
@@ -42,7 +47,7 @@ class Catalog:
         if found.type is not type:
             raise RegistryError(
                 what=f"cannot {act} {name!r}",
-                where=f"registry {self.url}",
+                where=f"registry {self.place}",
                 why=f"the collection is {found.type}, this needs {type}",
                 todo=f"give a {type} collection",
             )
@@ -67,7 +72,7 @@ class Catalog:
             if path := self._path(child, name):
                 raise RegistryError(
                     what=f"chain {name!r} cannot hold {child!r}",
-                    where=f"registry {self.url}",
+                    where=f"registry {self.place}",
                     why="it would hold itself: " + " → ".join((name, *path)),
                     todo="leave that child out",
                 )
@@ -87,7 +92,7 @@ class Catalog:
         chains = old.type is new.type is CollectionType.CHAINED
         raise Conflict(
             what=f"collection {new.name!r} exists with another definition",
-            where=f"registry {self.url}",
+            where=f"registry {self.place}",
             why=f"there: {_described(old)}; given: {_described(new)}",
             todo="redefine the chain with `set_chain`" if chains else "give the new one another name",
         )

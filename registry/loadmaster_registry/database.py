@@ -19,9 +19,19 @@ _BUSY_TIMEOUT_S = 30
 _WRITER_LOCK = 0x10AD  # PostgreSQL's advisory lock of whoever writes
 
 
+def shown(url: str) -> str:
+    """Return a URL as errors may show it, without a password."""
+    try:
+        return sa.make_url(url).render_as_string(hide_password=True)
+    except sa.exc.ArgumentError:
+        return url
+
+
 def normal_url(url: str) -> str:
     """Return a database URL; a plain path means an SQLite file."""
-    return url if "://" in url else f"sqlite:///{Path(url).absolute()}"
+    if "://" in url:
+        return url
+    return sa.URL.create("sqlite", database=str(Path(url).absolute())).render_as_string(hide_password=False)
 
 
 def create_database(url: str, universe: Universe) -> sa.Engine:
@@ -37,7 +47,7 @@ def create_database(url: str, universe: Universe) -> sa.Engine:
         if sa.inspect(connection).get_table_names():
             raise RegistryError(
                 what="the database is not empty",
-                where=url,
+                where=shown(url),
                 why="a registry is created in an empty database only",
                 todo="open it, or give another place",
             )
@@ -63,7 +73,7 @@ def open_database(url: str) -> tuple[sa.Engine, Universe]:
     if path is not None and not path.is_file():
         raise NotFound(
             what="there is no registry",
-            where=url,
+            where=shown(url),
             why=f"the file {path} does not exist",
             todo="run `loadmaster init` to create one, or correct the place",
         )
@@ -71,7 +81,7 @@ def open_database(url: str) -> tuple[sa.Engine, Universe]:
     with words(url), reading(engine) as connection:
         meta = _meta(connection, url)
     _check_version(int(meta["schema_version"]), url)
-    return engine, build_universe([(f"registry {url}", d) for d in json.loads(meta["universe"])])
+    return engine, build_universe([(f"registry {shown(url)}", d) for d in json.loads(meta["universe"])])
 
 
 @contextmanager
@@ -105,11 +115,9 @@ def words(url: str) -> Iterator[None]:
     try:
         yield
     except sa.exc.DBAPIError as error:
+        said = str(error.orig).strip()
         raise RegistryError(
-            what="the database refused",
-            where=url,
-            why=str(error.orig).strip(),
-            todo=_advice(str(error.orig)),
+            what="the database refused", where=shown(url), why=said, todo=_advice(said)
         ) from error
 
 
@@ -117,7 +125,7 @@ def _advice(said: str) -> str:
     if "locked" in said:
         return f"another process writes for over {_BUSY_TIMEOUT_S} s: wait for it, or look why it hangs"
     if "readonly" in said or "unable to open" in said:
-        return "check the permissions of the file and of its folder"
+        return "check that the folder exists, and the permissions of both"
     if "full" in said:
         return "make room on the disk, then run the same command again"
     if "not a database" in said or "malformed" in said:
@@ -133,7 +141,7 @@ def _engine(url: str) -> sa.Engine:
     except (sa.exc.ArgumentError, ImportError) as error:
         raise ConfigError(
             what="no database can be reached by this URL",
-            where=url,
+            where=shown(url),
             why=str(error),
             todo="give a path, sqlite:///PATH or postgresql+psycopg://USER@HOST/DATABASE",
         ) from error
@@ -186,7 +194,7 @@ def _meta(connection: sa.Connection, url: str) -> dict[str, str]:
     rubin = "butler_attributes" in tables
     raise RegistryError(
         what="this is not a Loadmaster registry",
-        where=url,
+        where=shown(url),
         why="it is a Rubin Butler registry" if rubin else "its tables are missing",
         todo=(
             "export what you need with Rubin's tools and import that file: `loadmaster import`"
@@ -200,7 +208,7 @@ def _check_version(version: int, url: str) -> None:
     if version > SCHEMA_VERSION:
         raise RegistryError(
             what=f"the registry has schema version {version}",
-            where=url,
+            where=shown(url),
             why=f"a newer Loadmaster wrote it; this one knows versions up to {SCHEMA_VERSION}",
             todo="upgrade Loadmaster",
         )

@@ -1,6 +1,7 @@
 """Polars frames in and out of SQL: by columns, in bulk, never an object for a row."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -35,8 +36,9 @@ def read(connection: sa.Connection, statement: sa.Select[Any] | sa.CompoundSelec
     cursor = result.cursor
     assert cursor is not None  # a SELECT has one until it is closed
     batches = [_frame((), schema)]
-    while rows := cursor.fetchmany(_FETCH_ROWS):
-        batches.append(_frame(rows, schema))
+    with _driver_errors(connection):
+        while rows := cursor.fetchmany(_FETCH_ROWS):
+            batches.append(_frame(rows, schema))
     result.close()
     return pl.concat(batches, rechunk=True)
 
@@ -67,7 +69,8 @@ def read_matching(
         flat = tuple(value for values in part.iter_rows() for value in values)
         cursor = connection.exec_driver_sql(text, flat).cursor
         assert cursor is not None
-        batches.append(_frame(cursor.fetchall(), schema))
+        with _driver_errors(connection):
+            batches.append(_frame(cursor.fetchall(), schema))
     return pl.concat(batches, rechunk=True)
 
 
@@ -138,6 +141,30 @@ def fitted(rows: pl.DataFrame, columns: Sequence[Column], what: str) -> pl.DataF
     return pl.DataFrame([_fitted(rows.get_column(c.name), c, what) for c in given])
 
 
+def check_uuids(rows: pl.DataFrame, columns: Sequence[str], what: str) -> None:
+    """Refuse values that are not the 16 bytes of a uuid.
+
+    Raises
+    ------
+    RegistryError
+    """
+    for name in columns:
+        if name in rows.columns and not (rows.get_column(name).bin.size() == 16).all():
+            raise RegistryError(
+                what=f"column {name!r} holds values that are no uuid", where=what,
+                why="a uuid has 16 bytes", todo="give `uuid.UUID.bytes`",
+            )  # fmt: skip
+
+
+@contextmanager
+def _driver_errors(connection: sa.Connection) -> Iterator[None]:
+    """Raise the driver's errors as SQLAlchemy does: whoever reads a cursor directly goes past its wrapping."""
+    try:
+        yield
+    except connection.dialect.loaded_dbapi.Error as error:
+        raise sa.exc.DBAPIError(None, None, error) from error
+
+
 def _bound(table: sa.Table, name: str) -> sa.BindParameter[Any]:
     # A name of its own: in UPDATE a column's name is taken.
     return sa.bindparam(f"{name}_", type_=table.c[name].type)
@@ -175,13 +202,15 @@ def _fitted(values: pl.Series, column: Column, what: str) -> pl.Series:
             what=f"column {column.name!r} holds {values.dtype}", where=what,
             why=f"{dtype} is wanted", todo="convert it before",
         )  # fmt: skip
+    values = values if values.dtype == dtype else values.cast(dtype)
+    if column.type == "float":
+        values = values.fill_nan(None)  # SQLite would do it unasked
     if not column.nullable and values.null_count():
         raise RegistryError(
             what=f"column {column.name!r} is null in {values.null_count()} of {values.len()} rows",
             where=what, why="it is never null", todo="give the values, or leave these rows out",
         )  # fmt: skip
-    values = values if values.dtype == dtype else values.cast(dtype)
-    return values.fill_nan(None) if column.type == "float" else values  # SQLite stores NaN as null
+    return values
 
 
 def _widens(given: pl.DataType, wanted: pl.DataType) -> bool:

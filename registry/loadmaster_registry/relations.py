@@ -14,7 +14,7 @@ from .joins import Axes, Reduced, Relation, reduce_join
 from .sky import overlapping_pairs
 from .store import Keep, Registry
 from .universe import DimensionGroup, Universe
-from .where import Predicate
+from .where import Predicate, contradiction
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,12 @@ class Constrained:
     group: DimensionGroup
     rows: Reduced
     funnel: tuple[tuple[str, int], ...]  # (constraint, combinations that it admits by itself)
+    contradiction: str | None = None  # between conditions, whatever is registered
 
     def why_empty(self) -> str:
         """Say which constraint admits nothing, or that they only contradict each other."""
+        if self.contradiction:
+            return self.contradiction
         nothing = [name for name, n in self.funnel if not n]
         if nothing:
             return "; ".join(f"nothing matches {name}" for name in nothing)
@@ -51,7 +54,8 @@ def constrain(
     """Find the data IDs over `group` and what the predicates name.
 
     Rows over a set of dimensions are all combinations of records that agree on shared keys, are related through
-    the link tables, and whose finest regions overlap where two families of regions take part.
+    the link tables, and whose finest regions overlap where two families of regions take part, unless a predicate
+    says itself which regions must overlap.
 
     Raises
     ------
@@ -73,14 +77,14 @@ def constrain(
     relations += [axes.relation(c.name, c.frame) for c in constraints]
     relations += [_constant(p) for p in spanning if not p.columns]
     reduced = reduce_join(relations, axes)
-    if (pair := _families_to_join(universe, whole)) is not None:
+    for pair in _overlaps(universe, whole, predicates):
         relations.append(_overlap(registry, keep, pair, reduced))
         reduced = reduce_join([*reduced.relations, relations[-1]], axes)
-    for predicate in (p for p in spanning if p.columns):
+    for predicate in (p for p in spanning if p.columns and not p.joined):
         relations.append(_spanning(registry, predicate, reduced))
         reduced = reduce_join([*reduced.relations, relations[-1]], axes)
     funnel = tuple((r.name, r.frame.height if r.frame.width else int(r.possible)) for r in relations)
-    return Constrained(whole, reduced, funnel)
+    return Constrained(whole, reduced, funnel, contradiction(predicates))
 
 
 def kept_values(predicates: Iterable[Predicate]) -> Keep:
@@ -167,20 +171,26 @@ def _constant(predicate: Predicate) -> Relation:
     return Relation(f"`{predicate.text}`", pl.DataFrame(), possible=true)
 
 
-def _families_to_join(universe: Universe, group: DimensionGroup) -> tuple[str, str] | None:
-    """Return the finest members of the two families of regions that take part, if there are two."""
+def _overlaps(
+    universe: Universe, group: DimensionGroup, predicates: Sequence[Predicate]
+) -> list[tuple[str, str]]:
+    """Return the pairs of elements whose regions must overlap: those that predicates name, else the finest."""
+    named = sorted({(min(p.joined), max(p.joined)) for p in predicates if p.joined})
+    if named:
+        return named
     members = [*universe.finest(universe.spatial_families, group).values()]
     members += [d for d in group.required if universe[d].is_skypix]
     if len(members) < 2:
-        return None
+        return []
     if len(members) > 2 or any(universe[m].is_skypix for m in members):
         raise QueryError(
             what=f"no rule says how {', '.join(members)} overlap on the sky",
             where=f"dimensions {group}",
             why="observations and sky maps are joined by region; sky pixels only as prerequisite inputs",
-            todo="leave one of them out, or look its datasets up as a prerequisite",
+            todo="leave one of them out, say which regions overlap (`a.region OVERLAPS b.region`), or look its "
+            "datasets up as a prerequisite",
         )
-    return members[0], members[1]
+    return [(members[0], members[1])]
 
 
 def _overlap(registry: Registry, keep: Keep, pair: tuple[str, str], reduced: Reduced) -> Relation:

@@ -319,7 +319,7 @@ def _polygons_overlap(a: _Batch, b: _Batch, i: Integers, j: Integers) -> NDArray
     left = np.flatnonzero(~apart)  # no edge of `a` separates these: perhaps one of `b` does
     gap[left] = np.minimum(gap[left], _widest_gap(b.normals[j[left]], a.corners[i[left]]))
     near = np.linalg.norm(a.centre[i] - b.centre[j], axis=1) <= _chord(a.radius[i] + b.radius[j])
-    hit = near & (gap > 0)
+    hit: NDArray[np.bool_] = near & (gap > 0)
     tied = np.flatnonzero(near & (np.abs(gap) <= _TIE))
     hit[tied] = _ask(a, b, i[tied], j[tied])
     return hit

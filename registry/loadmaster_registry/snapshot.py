@@ -18,8 +18,7 @@ from .schema import FILE_COLUMNS, GroupTables, Schema
 from .timespan import MAX_NS, MIN_NS
 from .universe import Universe
 
-_RUNS, _TAGGED, _CALIBRATIONS = CollectionType.RUN, CollectionType.TAGGED, CollectionType.CALIBRATION
-_IN_SQL = 1000  # collections; more are cheaper to select here
+_IN_SQL = 1000  # collections named in one statement
 _DENSE = 4  # reading so many rows for one that is wanted costs as much as finding that one
 _DATASET = ("id", "uuid", "dataset_type", "run")
 _FILE = tuple(column.name for column in FILE_COLUMNS)
@@ -42,8 +41,8 @@ class StoredType:
 class Snapshot:
     """One consistent view of a registry: what it says does not change while it is open."""
 
-    def __init__(self, connection: sa.Connection, schema: Schema, url: str) -> None:
-        self.url = url
+    def __init__(self, connection: sa.Connection, schema: Schema, place: str) -> None:
+        self.place = place
         self._connection = connection
         self._schema = schema
         self._types: Mapping[str, StoredType] | None = None
@@ -109,7 +108,7 @@ class Snapshot:
         if definition.is_skypix:
             raise RegistryError(
                 what=f"{element!r} has no records",
-                where=f"registry {self.url}",
+                where=f"registry {self.place}",
                 why="sky pixels are computed, not stored",
                 todo="compute the pixels of a region",
             )
@@ -200,22 +199,18 @@ class Snapshot:
         if row.is_empty():
             raise NotFound(
                 what=f"there is no dataset {id}",
-                where=f"registry {self.url}",
+                where=f"registry {self.place}",
                 why="no dataset has this uuid",
                 todo="check that it is the uuid of a dataset and that its run is here, not elsewhere",
             )
         stored = self._type_of(row.item(0, "dataset_type"))
         file = self.files(row.get_column("id")).row(0, named=True)
-        members = row.select(dataset="id")
-        data_id = (
-            read_matching(self._connection, stored.tables.data_id, stored.dims, members)
-            if stored.dims
-            else ()
-        )
+        columns, member = ("dataset", *stored.dims), row.select(dataset="id")
+        data_id = read_matching(self._connection, stored.tables.data_id, columns, member)
         return DatasetRef(
             id=id,
             type=stored.type.name,
-            data_id=data_id.row(0) if isinstance(data_id, pl.DataFrame) else (),
+            data_id=data_id.row(0)[1:],
             run=file["run"],
             size_bytes=-1 if file["size_bytes"] is None else file["size_bytes"],
             url=file["url"] or "",
@@ -242,16 +237,12 @@ class Snapshot:
         NotFound, RegistryError
             If there is no such collection; if it is no RUN.
         """
-        self._collections().of_type(run, _RUNS, "list the quanta of")
+        self._collections().of_type(run, CollectionType.RUN, "list the quanta of")
         number = self._collections().ids[run]
         found = provenance.quanta(self._connection, self._schema, number)
         return found.with_columns(run=pl.lit(run)).sort("task", "data_id", "attempt")
 
     # What follows serves the transaction too.
-
-    def _forget(self) -> None:
-        """Read types and collections again when they are next asked for: a write has changed them."""
-        self._types = self._catalog = None
 
     def _stored_types(self) -> Mapping[str, StoredType]:
         if self._types is None:
@@ -262,7 +253,7 @@ class Snapshot:
         if (found := self._stored_types().get(name)) is None:
             raise NotFound(
                 what=f"there is no dataset type {name!r}",
-                where=f"registry {self.url}",
+                where=f"registry {self.place}",
                 why="no dataset type has this name",
                 todo=did_you_mean(name, self._stored_types()),
             )
@@ -301,12 +292,14 @@ class Snapshot:
                 name: Collection(name, CollectionType(type), doc, tuple(children.get(id, ())))
                 for id, name, type, doc in rows
             },
-            url=self.url,
+            place=self.place,
         )
 
     def _run_names(self) -> dict[int, str]:
         catalog = self._collections()
-        return {catalog.ids[name]: name for name, c in catalog.collections.items() if c.type is _RUNS}
+        return {
+            catalog.ids[name]: name for name, c in catalog.collections.items() if c.type is CollectionType.RUN
+        }
 
     def _rows(self, keys: pl.DataFrame) -> pl.DataFrame:
         """Return the rows of `dataset` that agree with `keys`."""
@@ -333,12 +326,12 @@ class Snapshot:
             schema={"collection": pl.Int64, "rank": pl.Int32},
         )
         parts = []
-        for type, table, key in _places(stored.tables):
-            if numbers := [ids[c.name] for c in searched if c.type is type]:
-                query = _members_query(stored, table, table.c[key], numbers, keep, with_ranges)
-                parts.append(read(self._connection, query))
-        if not parts:
-            parts = [read(self._connection, _nothing(stored, with_ranges))]
+        for type, column in _places(stored.tables):
+            numbers = [ids[c.name] for c in searched if c.type is type]
+            query = _members_query(stored, column, keep, with_ranges)
+            # A long list is cheaper to apply by the join with the ranks.
+            query = query if len(numbers) > _IN_SQL else query.where(column.in_(numbers))
+            parts.append(read(self._connection, query))
         last = ("begin", "end") if with_ranges else ()
         return (
             kept(pl.concat(parts), keep)
@@ -348,42 +341,28 @@ class Snapshot:
         )
 
 
-def _places(tables: GroupTables) -> tuple[tuple[CollectionType, sa.Table, str], ...]:
-    """Return where each type of collection has its members, and the column that names the collection."""
+def _places(tables: GroupTables) -> tuple[tuple[CollectionType, sa.Column[int]], ...]:
+    """Return for each type of collection the column that names the collection of a member."""
     return (
-        (_RUNS, tables.data_id, "run"),
-        (_TAGGED, tables.tag, "collection"),
-        (_CALIBRATIONS, tables.calib, "collection"),
+        (CollectionType.RUN, tables.data_id.c.run),
+        (CollectionType.TAGGED, tables.tag.c.collection),
+        (CollectionType.CALIBRATION, tables.calib.c.collection),
     )
 
 
 def _members_query(
-    stored: StoredType,
-    table: sa.Table,
-    collection: sa.ColumnElement[int],
-    numbers: Sequence[int],
-    keep: Keep | None,
-    with_ranges: bool,
+    stored: StoredType, collection: sa.Column[int], keep: Keep | None, with_ranges: bool
 ) -> sa.Select[Any]:
-    columns: list[sa.ColumnElement[Any]] = [
-        *(table.c[d] for d in stored.dims),
-        table.c.dataset,
-        collection.label("collection"),
-    ]
+    """Return the query for data ID, dataset, collection and perhaps begin and end of the members."""
+    table = collection.table
+    named = [table.c[name] for name in (*stored.dims, "dataset")]
+    query = sa.select(*named, collection.label("collection"))
+    query = query.where(table.c.dataset_type == stored.id, *keep_in_sql(table, keep))
     if with_ranges and "begin" in table.c:
-        columns += [table.c.begin, table.c.end]
-    elif with_ranges:
-        columns += [_constant(MIN_NS, "begin"), _constant(MAX_NS, "end")]
-    query = sa.select(*columns).where(table.c.dataset_type == stored.id, *keep_in_sql(table, keep))
-    if len(numbers) <= _IN_SQL:
-        query = query.where(collection.in_(numbers))
-    return query if with_ranges or "begin" not in table.c else query.distinct()
-
-
-def _nothing(stored: StoredType, with_ranges: bool) -> sa.Select[Any]:
-    """Return a query with the right columns and no rows."""
-    table = stored.tables.data_id
-    return _members_query(stored, table, table.c.run, (), None, with_ranges)
+        return query.add_columns(table.c.begin, table.c.end)
+    if with_ranges:
+        return query.add_columns(_constant(MIN_NS, "begin"), _constant(MAX_NS, "end"))
+    return query.distinct() if "begin" in table.c else query
 
 
 def _constant(value: int, name: str) -> sa.Label[int]:

@@ -10,7 +10,7 @@ from uuid import UUID
 import polars as pl
 import sqlalchemy as sa
 
-from .database import create_database, normal_url, open_database, reading, words, writing
+from .database import create_database, normal_url, open_database, reading, shown, words, writing
 from .errors import RegistryError
 from .frames import Keep as Keep  # callers of the reads name it
 from .records import Collection, DatasetRef, DatasetType
@@ -31,6 +31,7 @@ class Registry:
         self.url = url
         self.universe = universe
         self._engine = engine
+        self._place = shown(url)
         self._schema = Schema(universe)
         self._writer = threading.local()  # says whether this thread is inside a transaction
 
@@ -77,7 +78,7 @@ class Registry:
     def snapshot(self) -> Iterator[Snapshot]:
         """Open one consistent view for several reads."""
         with words(self.url), reading(self._engine) as connection:
-            yield Snapshot(connection, self._schema, self.url)
+            yield Snapshot(connection, self._schema, self._place)
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -93,14 +94,14 @@ class Registry:
         if getattr(self._writer, "busy", False):
             raise RegistryError(
                 what="a transaction inside a transaction",
-                where=f"registry {self.url}",
+                where=f"registry {self._place}",
                 why="the inner one would wait for the outer one for ever",
                 todo="pass the outer transaction on",
             )
         self._writer.busy = True
         try:
             with words(self.url), writing(self._engine) as connection:
-                yield Transaction(connection, self._schema, self.url)
+                yield Transaction(connection, self._schema, self._place)
         finally:
             self._writer.busy = False
 

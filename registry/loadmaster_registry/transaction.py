@@ -7,6 +7,7 @@ never becomes a query a row. About 50 000 datasets a second.
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from uuid import UUID
 
 import polars as pl
@@ -15,7 +16,7 @@ import sqlalchemy as sa
 from .catalog import check_name
 from .comparison import check_same, check_unique, listed, unknown
 from .errors import Conflict, NotFound, RegistryError, did_you_mean
-from .frames import fitted, insert, inserted, read_matching, update
+from .frames import check_uuids, delete, fitted, insert, inserted, read_matching, update
 from .membership import Members
 from .records import Collection, CollectionType, DatasetType
 from .schema import FILE_COLUMNS, Schema, key_column, record_columns
@@ -43,8 +44,8 @@ _INPUT_COLUMNS = (
 class Transaction(Snapshot):
     """A snapshot that one can write to, and that sees its own writes; it ends with its `with` block."""
 
-    def __init__(self, connection: sa.Connection, schema: Schema, url: str) -> None:
-        super().__init__(connection, schema, url)
+    def __init__(self, connection: sa.Connection, schema: Schema, place: str) -> None:
+        super().__init__(connection, schema, place)
         self._next_dataset: int | None = None
 
     def insert_records(self, element: str, rows: pl.DataFrame) -> int:
@@ -68,7 +69,7 @@ class Transaction(Snapshot):
             return 0
         if definition.is_skypix:
             raise RegistryError(
-                what=f"{element!r} takes no records", where=f"registry {self.url}",
+                what=f"{element!r} takes no records", where=f"registry {self.place}",
                 why="sky pixels are computed, not stored", todo="leave them out",
             )  # fmt: skip
         columns = record_columns(self.universe, definition)
@@ -101,7 +102,7 @@ class Transaction(Snapshot):
             if changed != new.height:
                 raise RegistryError(
                     what=f"{new.height - changed} of {new.height} {what} do not exist",
-                    where=f"registry {self.url}",
+                    where=f"registry {self.place}",
                     why="only what exists can change",
                     todo="insert them first",
                 )
@@ -120,19 +121,21 @@ class Transaction(Snapshot):
                 return False
             raise Conflict(
                 what=f"dataset type {type.name!r} exists with another definition",
-                where=f"registry {self.url}",
+                where=f"registry {self.place}",
                 why=f"there: {known.type}; given: {type}",
                 todo="give the new one another name",
             )
         _check_type_name(type.name)
-        row = {
-            "name": type.name,
-            "dimension_group": self._group(type),
-            "storage_class": type.storage_class,
-            "is_calibration": type.is_calibration,
-        }
-        self._connection.execute(sa.insert(self._schema.dataset_type).values(row))
-        self._forget()
+        group = self._group(type)
+        number = self._added(
+            self._schema.dataset_type,
+            name=type.name,
+            dimension_group=group,
+            storage_class=type.storage_class,
+            is_calibration=type.is_calibration,
+        )
+        new = StoredType(number, type, self._schema.group_tables(group, type.dimensions))
+        self._types = {**self._stored_types(), type.name: new}
         return True
 
     def register_collection(self, collection: Collection) -> bool:
@@ -152,9 +155,9 @@ class Transaction(Snapshot):
         check_name(collection)
         catalog.check_children(collection.name, collection.children)
         row = {"name": collection.name, "type": collection.type.value, "doc": collection.doc}
-        self._connection.execute(sa.insert(self._schema.collection).values(row))
-        self._forget()
-        self._link(collection.name, collection.children)
+        number = self._added(self._schema.collection, **row)
+        self._link(number, collection.children)
+        self._catalog = catalog.added(collection, number)
         return True
 
     def set_chain(self, name: str, children: Sequence[str]) -> None:
@@ -166,11 +169,12 @@ class Transaction(Snapshot):
             If it or a child does not exist; if it is no chain; if it would hold itself.
         """
         catalog = self._collections()
-        catalog.of_type(name, CollectionType.CHAINED, "set the children of")
+        old = catalog.of_type(name, CollectionType.CHAINED, "set the children of")
         catalog.check_children(name, children)
-        chain = self._schema.chain
-        self._connection.execute(sa.delete(chain).where(chain.c.parent == catalog.ids[name]))
-        self._link(name, children)
+        number = catalog.ids[name]
+        delete(self._connection, self._schema.chain, pl.DataFrame({"parent": [number]}))
+        self._link(number, children)
+        self._catalog = catalog.added(replace(old, children=tuple(children)), number)
 
     def insert_datasets(self, dataset_type: str, run: str, rows: pl.DataFrame) -> int:
         """Add datasets to a RUN and return how many are new.
@@ -192,7 +196,9 @@ class Transaction(Snapshot):
         self._collections().of_type(run, CollectionType.RUN, f"put {dataset_type!r} datasets into")
         key = (key_column(self.universe, d) for d in stored.dims)
         columns = (*key, Column("id", "bytes", nullable=False), *FILE_COLUMNS, Column("quantum", "bytes"))
-        new = fitted(rows, columns, f"datasets {dataset_type!r} for {run!r}")
+        what = f"datasets {dataset_type!r} for {run!r}"
+        new = fitted(rows, columns, what)
+        check_uuids(new, ("id", "quantum"), what)
         if not inserted(self._connection, *self._dataset_rows(stored, run, new)):
             new = self._new_datasets(stored, run, new)
             for table, part in self._dataset_rows(stored, run, new):
@@ -283,6 +289,8 @@ class Transaction(Snapshot):
         """
         new = self._with_run_ids(fitted(rows, _QUANTUM_COLUMNS, "quanta"))
         read_by = fitted(inputs, _INPUT_COLUMNS, "inputs of quanta")
+        check_uuids(new, ("id",), "quanta")
+        check_uuids(read_by, ("quantum", "dataset_id"), "inputs of quanta")
         _check_quanta(new, read_by)
         quantum, quantum_input = self._schema.quantum, self._schema.quantum_input
         if not inserted(self._connection, (quantum, new), (quantum_input, read_by)):
@@ -296,7 +304,7 @@ class Transaction(Snapshot):
 
     def _new_rows(self, table: sa.Table, rows: pl.DataFrame, key: Sequence[str], what: str) -> pl.DataFrame:
         """Return the rows that are not in `table`; refuse those that are, but with other values."""
-        where = f"registry {self.url}"
+        where = f"registry {self.place}"
         rows = rows.unique(maintain_order=True)
         check_unique(rows, key, what, where)
         old = read_matching(self._connection, table, rows.columns, rows.select(key))
@@ -315,17 +323,12 @@ class Transaction(Snapshot):
 
     def _check_alternate(self, element: Element, key: Sequence[str], rows: pl.DataFrame) -> None:
         """Refuse records whose alternate key is that of another record."""
-        columns = list(dict.fromkeys((*element.required, *key)))
-        what, where = f"records of {element.name!r} with one {key[-1]!r}", f"registry {self.url}"
-        check_unique(rows.select(columns), key, what, where)
+        rows = rows.select(*dict.fromkeys((*element.required, *key)))
+        what, where = f"records of {element.name!r} with one {key[-1]!r}", f"registry {self.place}"
+        check_unique(rows, key, what, where)
         table = self._schema.records[element.name]
-        check_same(
-            rows.select(columns),
-            read_matching(self._connection, table, columns, rows.select(key)),
-            key,
-            what,
-            where,
-        )
+        there = read_matching(self._connection, table, rows.columns, rows.select(key))
+        check_same(rows, there, key, what, where)
 
     def _check_references(self, dimensions: Sequence[str], rows: pl.DataFrame, what: str) -> None:
         """Refuse rows that name dimension values without a record, all of them in one error."""
@@ -340,7 +343,7 @@ class Transaction(Snapshot):
         if missing:
             raise RegistryError(
                 what=f"{what} refer to dimensions that do not exist",
-                where=f"registry {self.url}",
+                where=f"registry {self.place}",
                 why="; ".join(missing),
                 todo="insert these records first",
             )
@@ -351,17 +354,20 @@ class Transaction(Snapshot):
         found = sa.select(table.c.id).where(table.c.required == required)
         number = self._connection.execute(found).scalar()
         if number is None:
-            self._connection.execute(sa.insert(table).values(required=required))
-            number = self._connection.execute(found).scalar_one()
+            number = self._added(table, required=required)
             self._schema.group_tables(number, type.dimensions).create(self._connection)
         return int(number)
 
-    def _link(self, name: str, children: Sequence[str]) -> None:
+    def _added(self, table: sa.Table, **row: str | int) -> int:
+        """Insert one row and return its number."""
+        key = self._connection.execute(sa.insert(table).values(row)).inserted_primary_key
+        assert key is not None  # one row gives one key
+        return int(key[0])
+
+    def _link(self, parent: int, children: Sequence[str]) -> None:
         ids = self._collections().ids
-        rows = {"position": range(len(children)), "child": [ids[c] for c in children]}
-        links = pl.DataFrame(rows, schema={"position": pl.Int64, "child": pl.Int64})
-        insert(self._connection, self._schema.chain, links.with_columns(parent=pl.lit(ids[name])))
-        self._forget()
+        rows = {"parent": parent, "position": range(len(children)), "child": [ids[c] for c in children]}
+        insert(self._connection, self._schema.chain, pl.DataFrame(rows))
 
     def _dataset_rows(
         self, stored: StoredType, run: str, rows: pl.DataFrame
@@ -372,13 +378,11 @@ class Transaction(Snapshot):
             dataset_type=pl.lit(stored.id),
             run=pl.lit(self._collections().ids[run]),
         )
-        files = (
-            numbered.filter(pl.col("url").is_not_null()) if "url" in numbered.columns else numbered.clear()
-        )
+        files = numbered if "url" in numbered.columns else numbered.clear()
         return (
             (self._schema.dataset, numbered.drop(stored.dims).rename({"dataset": "id"})),
             (stored.tables.data_id, numbered),
-            (self._schema.file, files),
+            (self._schema.file, files.drop_nulls("url") if files.height else files),
         )
 
     def _numbers(self, n: int) -> int:
@@ -391,7 +395,7 @@ class Transaction(Snapshot):
 
     def _new_datasets(self, stored: StoredType, run: str, rows: pl.DataFrame) -> pl.DataFrame:
         """Return the datasets that are not there; refuse those that contradict what is."""
-        what, where = f"datasets {stored.type.name!r}", f"run {run!r} of registry {self.url}"
+        what, where = f"datasets {stored.type.name!r}", f"run {run!r} of registry {self.place}"
         rows = rows.unique(maintain_order=True)
         named = rows.select(*stored.dims, "id")
         check_unique(named, ("id",), what, where)
@@ -442,7 +446,7 @@ class Transaction(Snapshot):
         if not (absent := unknown(wanted, known, ("uuid",))).is_empty():
             raise NotFound(
                 what=f"{absent.height} of {wanted.height} datasets do not exist",
-                where=f"registry {self.url}",
+                where=f"registry {self.place}",
                 why=f"no dataset has {listed(absent)}",
                 todo="insert them first, or leave them out",
             )
@@ -464,7 +468,7 @@ class Transaction(Snapshot):
             if number != stored.id:
                 raise RegistryError(
                     what=f"{rows.height} of the datasets are not of type {stored.type.name!r}",
-                    where=f"registry {self.url}",
+                    where=f"registry {self.place}",
                     why=f"they are {self._type_of(number).type.name!r}: {listed(rows.select('uuid'))}",
                     todo="give datasets of one type",
                 )
@@ -477,7 +481,7 @@ class Transaction(Snapshot):
         if not stored.type.is_calibration:
             raise RegistryError(
                 what=f"datasets {dataset_type!r} have no validity ranges",
-                where=f"registry {self.url}",
+                where=f"registry {self.place}",
                 why="their type is not registered as a calibration",
                 todo="tag them, or register another type with is_calibration",
             )
@@ -491,10 +495,8 @@ class Transaction(Snapshot):
         return stored
 
     def _members_of(self, collection: str, stored: StoredType) -> Members:
-        number, where = (
-            self._collections().ids[collection],
-            f"collection {collection!r} of registry {self.url}",
-        )
+        number = self._collections().ids[collection]
+        where = f"collection {collection!r} of registry {self.place}"
         return Members(self._connection, self._schema.dataset, stored, number, where)
 
     def _with_run_ids(self, quanta: pl.DataFrame) -> pl.DataFrame:

@@ -62,7 +62,7 @@ class Survey:
 
     def plan(self, *tasks: str, config: Mapping[str, object] | None = None, run: str = RUN) -> Plan:
         """Plan Double and then `tasks` (of toy_tasks), Double with `config`."""
-        settings = [f"Double:{key}={value!r}" for key, value in (config or {}).items()]
+        settings = [f"Double:{key}={value}" for key, value in (config or {}).items()]
         return self.plan_yaml(
             "description: toy\ntasks:\n"
             + "".join(f"  {name}: {{class: toy_tasks.{name}}}\n" for name in ("Double", *tasks)),

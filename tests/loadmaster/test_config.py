@@ -17,23 +17,22 @@ def aliases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_what_is_relative_in_a_repository_file_is_relative_to_it(tmp_path: Path) -> None:
-    write_repository(tmp_path, "sqlite:///registry.sqlite3", "files")
+    write_repository(tmp_path, "registry.sqlite3", "files")
     place = read_repository(tmp_path)
-    assert place.registry_url == f"sqlite:///{tmp_path}/registry.sqlite3"
-    assert place.backbone_url == f"{tmp_path}/files"
+    assert (place.registry, place.backbone) == (f"{tmp_path}/registry.sqlite3", f"{tmp_path}/files")
 
 
 def test_absolute_places_and_urls_stand_for_themselves(tmp_path: Path) -> None:
     write_repository(tmp_path, "postgresql+psycopg://host/survey", "s3://bucket/survey")
     place = read_repository(tmp_path)
-    assert (place.registry_url, place.backbone_url) == (
+    assert (place.registry, place.backbone) == (
         "postgresql+psycopg://host/survey",
         "s3://bucket/survey",
     )
 
 
 def test_a_misspelt_key_is_an_error_with_its_line_and_a_suggestion(tmp_path: Path) -> None:
-    (tmp_path / "loadmaster.yaml").write_text("registry: sqlite:///r.sqlite3\nbackbon: files\n")
+    (tmp_path / "loadmaster.yaml").write_text("registry: r.sqlite3\nbackbon: files\n")
     with pytest.raises(ConfigError) as caught:
         read_repository(tmp_path)
     assert f"{tmp_path}/loadmaster.yaml:2" in str(caught.value)
@@ -41,7 +40,7 @@ def test_a_misspelt_key_is_an_error_with_its_line_and_a_suggestion(tmp_path: Pat
 
 
 def test_an_alias_stands_for_a_folder(tmp_path: Path, aliases: Path) -> None:
-    write_repository(tmp_path, "sqlite:///registry.sqlite3", "files")
+    write_repository(tmp_path, "registry.sqlite3", "files")
     aliases.write_text(f"repositories:\n  survey: {tmp_path}\n")
     assert read_repository("survey").folder == tmp_path
 

@@ -92,8 +92,8 @@ def test_the_story_shows_plans_reports_truth_picture_and_the_next_step(
     story = told.getvalue()
     for words in (
         "plan of u/demo/drp/",
-        "harvested into u/demo/drp/",
-        "BAD: ",
+        "staged and harvested",
+        "Left out of the coadds: visit",
         "photometry rms",
         "Next: loadmaster ",
     ):

@@ -98,6 +98,19 @@ def test_another_request_is_another_run(survey: Repo, pipeline: Path) -> None:
     assert not other.is_resumed
 
 
+def test_a_run_left_behind_by_a_slip_of_the_fingers_is_mentioned(
+    survey: Repo, pipeline: Path, command: Command
+) -> None:
+    left = survey.run(pipeline, inputs="Cam/raw", output="u/me/x", where=WHERE)
+    words = ("-i", "Cam/raw", "-o", "u/me/x", "--where", f"{WHERE} AND exposure=1", "-j", "2")
+    told = command("run", pipeline, *words, "--repo", survey.place.folder)
+    assert told.returncode == 0
+    assert f"note: {left.name}, of another request, is unfinished" in told.stderr
+    told = command("submit", left.folder.path / "plan", "-j", "2", "--repo", survey.place.folder)
+    assert told.returncode == 0
+    assert f"going on with run {left.name}" in told.stderr
+
+
 def test_a_saved_plan_is_run_and_run_again_without_a_second_effect(
     survey: Repo, pipeline: Path, tmp_path: Path
 ) -> None:

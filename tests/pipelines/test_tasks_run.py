@@ -10,9 +10,11 @@ import pytest
 from astropy.io import fits
 from loadmaster_pipelines import storage
 from loadmaster_pipelines.handles import InputHandle, Inputs, OutputHandle, Outputs
+from loadmaster_pipelines.imaging import source_digest
 from loadmaster_pipelines.imaging.alignment import image_offset
 from loadmaster_pipelines.imaging.detection import estimate_background
 from loadmaster_pipelines.imaging.detrending import mask_hot_pixels
+from loadmaster_pipelines.loader import SHIPPED, load_pipeline
 from loadmaster_pipelines.task import NoWork, Task
 from loadmaster_pipelines.tasks.calibrate import Calibrate
 from loadmaster_pipelines.tasks.calibrations import CombineBias, CombineDark, CombineFlat, FindDefects
@@ -22,6 +24,7 @@ from loadmaster_pipelines.tasks.stacks import AlignAndStack, PrepareFrame, Scale
 from loadmaster_pipelines.tasks.text import WriteText
 from loadmaster_pipelines.tasks.visits import SummarizeVisit
 from loadmaster_registry.skymap import SkyMap, Tract
+from loadmaster_registry.universe import load_universe
 
 from loadmaster.simulation import SimulatedSurvey, simulate_survey
 
@@ -292,6 +295,18 @@ def test_a_scaled_frame_tells_swarp_its_zero_point(
 def test_a_text_is_written_as_it_stands(bench: Bench) -> None:
     made = bench.run(WriteText, {"instrument": "X"}, {"text": "NUMBER\nX_IMAGE\n"})["text"]
     assert made.read_text() == "NUMBER\nX_IMAGE\n"
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_shipped_pipeline_loads_and_every_task_can_run(path: Path) -> None:
+    pipeline = load_pipeline(path, universe=load_universe())
+    assert all(task.runnable for task in pipeline.tasks.values())
+    for subset in pipeline.subsets:
+        assert load_pipeline(f"{path}#{subset}", universe=load_universe()).tasks
+
+
+def test_the_code_of_imaging_is_part_of_a_tasks_code() -> None:
+    assert Warp.version == Isr.version == source_digest()
 
 
 def truth_scatter(catalogue: Any, survey: SimulatedSurvey) -> float:

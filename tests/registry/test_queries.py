@@ -37,7 +37,12 @@ def test_an_expression_selects_what_rubins_registry_selects(
     case: dict[str, Any], registries: dict[str, Registry]
 ) -> None:
     registry = registries[case["registry"]]
-    asked = {"where": case["where"], "bind": case.get("bind"), "limit": case.get("limit"), "rubin_circles": True}
+    asked = {
+        "where": case["where"],
+        "bind": case.get("bind"),
+        "limit": case.get("limit"),
+        "rubin_circles": True,
+    }
     if "refused" in case:
         with pytest.raises(QueryError):
             query_data_ids(registry, case["dimensions"], **asked)
@@ -52,7 +57,11 @@ def test_existing_datasets_restrict_data_ids(registries: dict[str, Registry]) ->
     registry = registries["rc2-small"]
     everything = query_data_ids(registry, ["exposure", "detector"], where="instrument='HSC'")
     with_raw = query_data_ids(
-        registry, ["exposure", "detector"], where="instrument='HSC'", datasets=["raw"], collections=["HSC/raw/all"]
+        registry,
+        ["exposure", "detector"],
+        where="instrument='HSC'",
+        datasets=["raw"],
+        collections=["HSC/raw/all"],
     )
     assert everything.height == 40 * 112
     assert with_raw.height == 240
@@ -69,7 +78,9 @@ def test_datasets_of_a_type_come_with_where_they_are(registries: dict[str, Regis
 
 def test_a_data_id_may_name_what_implies_the_missing_dimension(registries: dict[str, Registry]) -> None:
     registry = registries["rc2-small"]
-    raw = find_dataset(registry, "raw", {"instrument": "HSC", "exposure": 322, "detector": 41}, ["HSC/raw/all"])
+    raw = find_dataset(
+        registry, "raw", {"instrument": "HSC", "exposure": 322, "detector": 41}, ["HSC/raw/all"]
+    )
     assert raw.height == 1
     with pytest.raises(QueryError, match="lacks detector"):
         find_dataset(registry, "raw", {"instrument": "HSC", "exposure": 322}, ["HSC/raw/all"])
@@ -77,3 +88,17 @@ def test_a_data_id_may_name_what_implies_the_missing_dimension(registries: dict[
         find_dataset(registry, "raw", {"instrument": "HSC", "exposure": 5, "detector": 41}, ["HSC/raw/all"])
     with pytest.raises(QueryError, match="did you mean 'detector'"):
         find_dataset(registry, "raw", {"detektor": 41}, ["HSC/raw/all"])
+
+
+def test_an_overlap_that_is_written_takes_the_place_of_the_finest_one(
+    registries: dict[str, Registry],
+) -> None:
+    where = "instrument='HSC' AND skymap='hsc_rings_v1'"
+    finest = query_data_ids(registries["rc2-visits"], ["visit", "detector", "patch"], where=where)
+    written = query_data_ids(
+        registries["rc2-visits"],
+        ["visit", "detector", "patch"],
+        where=f"{where} AND visit.region OVERLAPS patch.region",
+    )
+    assert finest.height == 1132  # each of the registered detector regions is on one patch
+    assert written.height == 160 * 111  # as Rubin's registry: every detector of every visit

@@ -101,10 +101,33 @@ def test_a_file_that_is_no_registry_is_refused_in_words(tmp_path: Path, content:
         Registry.open(str(path))
 
 
+def test_errors_never_show_a_password() -> None:
+    with pytest.raises((ConfigError, RegistryError)) as caught:  # the former without a driver
+        Registry.create("postgresql+psycopg://me:secret@localhost:1/none")
+    assert "me:***@localhost" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
 @pytest.mark.parametrize("url", ["sqlite://", "nosuch://host/database", "sqlite:///:memory:"])
 def test_a_url_that_leads_to_no_database_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match="no database can be reached"):
         Registry.create(url)
+
+
+def test_a_damaged_file_is_told_in_words(tmp_path: Path) -> None:
+    path = tmp_path / "registry.sqlite3"
+    with Registry.create(str(path)) as registry:
+        camera(registry, n_visits=5000)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 :: 7] = bytes(len(content[len(content) // 2 :: 7]))
+    path.write_bytes(content)
+    with (
+        Registry.open(str(path)) as registry,
+        pytest.raises(RegistryError, match="restore it from a back-up"),
+    ):
+        for element in ("visit", "detector"):
+            registry.records(element)
+        registry.datasets("image", ["run"])
 
 
 # Records
@@ -394,6 +417,12 @@ def test_a_data_id_without_records_is_refused(registry: Registry) -> None:
     camera(registry)
     with pytest.raises(RegistryError, match=r"no detector instrument='Cam' detector=3"):
         insert(registry, images(5))
+
+
+def test_an_id_is_a_uuid(registry: Registry) -> None:
+    camera(registry)
+    with pytest.raises(RegistryError, match="'id' holds values that are no uuid"):
+        insert(registry, frame(visit=[0], detector=[0], id=[b"seven"]))
 
 
 def test_datasets_go_into_runs_only(registry: Registry) -> None:

@@ -11,7 +11,8 @@ from ..imaging.astrometry import Astrometry, match, refine_wcs
 from ..imaging.detection import Background, detect, estimate_background, stellar_fwhm
 from ..imaging.photometry import ZeroPoint, fit_zero_point, magnitude, magnitude_error, total_flux
 from ..imaging.quality import DetectorQuality
-from ..task import Inputs, NoWork, Outputs, Task, TaskConfig
+from ..task import Inputs, NoWork, Outputs, TaskConfig
+from . import ImagingTask
 
 _DETECTOR = ("instrument", "visit", "detector")
 
@@ -37,7 +38,7 @@ class Measured:
     fwhm_px: float
 
 
-class Calibrate(Task):
+class Calibrate(ImagingTask):
     """Measure the stars of one detector and tie them to a reference catalogue, in place and in brightness.
 
     The image keeps its electrons; the zero point stands in its header as MAGZERO.

@@ -6,14 +6,15 @@ from astropy.nddata import CCDData
 
 from ..connections import Input, Output
 from ..imaging.calibrations import combine, combine_darks, combine_flats, find_defects
-from ..task import Inputs, Outputs, Task, TaskConfig
+from ..task import Inputs, Outputs, TaskConfig
+from . import ImagingTask
 
 _FRAME = ("instrument", "exposure", "detector")
 _PER_DETECTOR = ("instrument", "detector")
 _PER_FILTER = ("instrument", "physical_filter", "detector")
 
 
-class CombineBias(Task):
+class CombineBias(ImagingTask):
     """Average bias frames."""
 
     dimensions = _PER_DETECTOR
@@ -26,7 +27,7 @@ class CombineBias(Task):
         outputs.bias.put(combine([frame.get() for frame in inputs.frames]))
 
 
-class CombineDark(Task):
+class CombineDark(ImagingTask):
     """Average dark frames to a rate."""
 
     dimensions = _PER_DETECTOR
@@ -39,7 +40,7 @@ class CombineDark(Task):
         outputs.dark.put(combine_darks([frame.get() for frame in inputs.frames]))
 
 
-class CombineFlat(Task):
+class CombineFlat(ImagingTask):
     """Average the flat frames of one filter."""
 
     dimensions = _PER_FILTER
@@ -59,7 +60,7 @@ class DefectsConfig(TaskConfig):
     response_tolerance: float = 0.3
 
 
-class FindDefects(Task):
+class FindDefects(ImagingTask):
     """Find hot pixels, dead pixels and bad columns in the dark and the flats of all filters."""
 
     Config = DefectsConfig

@@ -13,13 +13,14 @@ from ..imaging.coaddition import coadd, paste
 from ..imaging.detection import detect, estimate_background, stellar_fwhm
 from ..imaging.photometry import AB_ZERO_POINT_NJY, magnitude, magnitude_error, total_flux
 from ..imaging.resampling import Resampled, warp
-from ..task import Inputs, NoWork, Outputs, Task, TaskConfig
+from ..task import Inputs, NoWork, Outputs, TaskConfig
+from . import ImagingTask
 
 _PATCH_VISIT = ("skymap", "tract", "patch", "instrument", "visit")
 _PATCH_BAND = ("skymap", "tract", "patch", "band")
 
 
-class Warp(Task):
+class Warp(ImagingTask):
     """Bring the detectors of one visit to the grid of a patch, in nanojansky; a bad visit has no warps."""
 
     dimensions = _PATCH_VISIT
@@ -50,7 +51,7 @@ class CoaddConfig(TaskConfig):
     seeing_tolerance: float = 0.6
 
 
-class Coadd(Task):
+class Coadd(ImagingTask):
     """Average the visits of one band in a patch."""
 
     Config = CoaddConfig
@@ -83,7 +84,7 @@ class MeasureConfig(TaskConfig):
     total_fwhm: float = 3.0
 
 
-class Measure(Task):
+class Measure(ImagingTask):
     """Detect the sources of a coadd and measure where they are and how bright."""
 
     Config = MeasureConfig

@@ -7,13 +7,14 @@ from astropy.nddata import CCDData
 
 from ..connections import Input, Output, Prerequisite
 from ..imaging.detrending import detrend, electrons, mask_cosmic_rays
-from ..task import Inputs, NoWork, Outputs, Task
+from ..task import Inputs, NoWork, Outputs
+from . import ImagingTask
 
 _FRAME = ("instrument", "exposure", "detector")
 _PER_DETECTOR = ("instrument", "detector")
 
 
-class Isr(Task):
+class Isr(ImagingTask):
     """Correct a science frame: overscan, bias, dark, flat, defects, cosmic rays; add errors and a mask."""
 
     dimensions = _FRAME
@@ -30,7 +31,7 @@ class Isr(Task):
         outputs.image.put(mask_cosmic_rays(_corrected(inputs.raw.get(), inputs)))
 
 
-class BiasFrame(Task):
+class BiasFrame(ImagingTask):
     """Prepare a bias frame to be combined: only the overscan can be taken off."""
 
     dimensions = _FRAME

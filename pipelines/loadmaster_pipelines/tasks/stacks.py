@@ -13,7 +13,8 @@ from ..imaging.coaddition import coadd
 from ..imaging.detection import estimate_background
 from ..imaging.detrending import mask_hot_pixels
 from ..imaging.resampling import Resampled, translate
-from ..task import Inputs, Outputs, Task, TaskConfig
+from ..task import Inputs, Outputs, TaskConfig
+from . import ImagingTask
 
 _FRAME = ("instrument", "exposure", "detector")
 _STACK = ("instrument", "physical_filter", "detector")
@@ -25,7 +26,7 @@ class PrepareFrameConfig(TaskConfig):
     background_box_px: int = 128
 
 
-class PrepareFrame(Task):
+class PrepareFrame(ImagingTask):
     """Take the background (and with it the bias level) off a raw frame and mask hot pixels."""
 
     Config = PrepareFrameConfig
@@ -52,7 +53,7 @@ class AlignAndStackConfig(TaskConfig):
     seeing_tolerance: float = 0.6
 
 
-class AlignAndStack(Task):
+class AlignAndStack(ImagingTask):
     """Shift frames onto the first by cross-correlation, and average them."""
 
     Config = AlignAndStackConfig
@@ -91,7 +92,7 @@ def _moved(frame: CCDData, offset: NDArray[np.float64]) -> Resampled:
     return Resampled(image.data, variance, image.mask)
 
 
-class ScaleFrame(Task):
+class ScaleFrame(ImagingTask):
     """Write a frame as SWarp wants it: with a factor FLXSCALE that brings its zero point to magnitude 25."""
 
     dimensions = _FRAME

@@ -6,7 +6,8 @@ from pydantic import Field
 
 from ..connections import Input, Output
 from ..imaging.quality import DetectorQuality, Limits, judge
-from ..task import Inputs, Outputs, Task, TaskConfig
+from ..task import Inputs, Outputs, TaskConfig
+from . import ImagingTask
 
 
 class SummarizeVisitConfig(TaskConfig):
@@ -21,7 +22,7 @@ class SummarizeVisitConfig(TaskConfig):
     )  # by band: the zero point through a clear sky
 
 
-class SummarizeVisit(Task):
+class SummarizeVisit(ImagingTask):
     """Gather the detectors of a visit and say whether it is good, and if not, why."""
 
     Config = SummarizeVisitConfig
