@@ -30,11 +30,11 @@ class RegistryError(Error):
     """The registry refuses; nothing was written."""
 
 
-class Conflict(RegistryError):
+class Conflict(RegistryError):  # noqa: N818
     """The same name or data ID stands in the registry with another definition."""
 
 
-class NotFound(RegistryError):
+class NotFound(RegistryError):  # noqa: N818
     """What was asked for is not in the registry."""
 
 
@@ -54,7 +54,7 @@ class StageError(Error):
     """Bytes could not be moved, or are not what was promised; nothing became visible."""
 
 
-class PerhapsStaged(StageError):
+class PerhapsStaged(StageError):  # noqa: N818
     """A transfer broke off after its last byte: look before doing it again."""
 
 

@@ -9,7 +9,7 @@ from uuid import UUID, uuid3
 
 import polars as pl
 
-from .errors import ConfigError, did_you_mean
+from .errors import ConfigError, QueryError, did_you_mean
 from .export_file import Block, ExportFile, Table, as_ns, read_export_file, timespan
 from .frames import DTYPES
 from .records import Collection, CollectionType, DatasetType
@@ -186,16 +186,15 @@ class _Draft:
 
     def _series(self, column: Column, values: list[Any]) -> pl.Series:
         """Make a column; text may have come as a number, because YAML cannot know."""
-        if column.name.startswith("timespan_"):
-            values = [v if v is None else as_ns(v) for v in values]
-        if column.type == "str":
-            values = [v if v is None or isinstance(v, str) else str(v) for v in values]
-        if column.type == "float":
-            values = [v if v is None else float(v) for v in values]
+        converters: dict[str, Callable[[Any], Any]] = {"float": float, "str": str}
+        convert = as_ns if column.name.startswith("timespan_") else converters.get(column.type)
         try:
+            if convert is not None:
+                values = [None if v is None else convert(v) for v in values]
             return pl.Series(column.name, values, dtype=DTYPES[column.type], strict=True)
-        except (TypeError, pl.exceptions.PolarsError) as error:
-            self._refuse(f"column {column.name!r} is not all {column.type}: {error}", "correct the values")
+        except (TypeError, ValueError, QueryError, pl.exceptions.PolarsError) as error:
+            why = f"column {column.name!r} is not all {column.type}: {error.args[0]}"
+            self._refuse(why, "correct the values")
 
     def _add_memberships(self, visits: Mapping[str, list[Any]], systems: list[Any]) -> None:
         """Old visits name their visit system themselves."""
@@ -270,13 +269,16 @@ class _Draft:
             self._refuse(f"collection {new.name!r} is defined twice, differently", "keep one of them")
 
     def _sorted_collections(self) -> list[Collection]:
-        """Return what is no chain, then chains, each after its children; the registry refuses a circle."""
+        """Return what is no chain, then chains, each after its children."""
         done = {name: c for name, c in self._collections.items() if c.type is not CollectionType.CHAINED}
         waiting = [c for c in self._collections.values() if c.type is CollectionType.CHAINED]
         while waiting:
-            ready = [c for c in waiting if not any(w.name in c.children for w in waiting)] or waiting
-            done |= {c.name: c for c in ready}
-            waiting = [c for c in waiting if c.name not in done]
+            names = {c.name for c in waiting}
+            ready = {c.name: c for c in waiting if names.isdisjoint(c.children)}
+            if not ready:
+                self._refuse(f"chains hold each other: {', '.join(sorted(names))}", "break the circle")
+            done |= ready
+            waiting = [c for c in waiting if c.name not in ready]
         return list(done.values())
 
     def _add_datasets(self) -> None:
@@ -321,6 +323,8 @@ class _Draft:
             if not isinstance(span, dict):
                 self._refuse("a validity range is a mapping", "write it so")
             valid = span["timespan"] if "timespan" in span else timespan(span.get("begin"), span.get("end"))
+            if not isinstance(valid, Timespan):
+                self._refuse(f"a validity range has the timespan {valid!r}", "give begin and end")
             self._ranges.append((name, valid, self._ids(span.get("dataset_ids", []))))
         if ids := self._take("dataset_ids", list, []):
             self._tags.append((name, self._ids(ids)))

@@ -9,6 +9,7 @@ import base64
 import gzip
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
 from uuid import UUID
@@ -16,8 +17,8 @@ from uuid import UUID
 import numpy as np
 import yaml
 
-from .errors import ConfigError
-from .times import instant_ns, parsed_ns
+from .errors import ConfigError, QueryError
+from .times import instant_ns, parsed_ns, written_ns
 from .timespan import MAX_NS, MIN_NS, Timespan
 
 _YAML = "tag:yaml.org,2002:"
@@ -180,8 +181,8 @@ class _Reader:
             return self._plain_value(event.value) if event.implicit[0] else event.value
         try:
             return self._tagged(event)
-        except (ValueError, OverflowError) as error:
-            why = f"{event.value[:_SHORT]!r} cannot be read as {event.tag!r}: {error}"
+        except (ValueError, OverflowError, QueryError) as error:
+            why = f"{event.value[:_SHORT]!r} cannot be read as {event.tag!r}: {error.args[0]}"
             return self._refuse(event, why, "correct the value")
 
     def _tagged(self, event: Any) -> Any:
@@ -251,8 +252,10 @@ def timespan(begin: Any, end: Any) -> Timespan:
 
 
 def as_ns(instant: Any) -> int:
-    """Return TAI nanoseconds; YAML's own dates and times are UTC."""
-    return instant if isinstance(instant, int) else instant_ns(instant)
+    """Return TAI nanoseconds; YAML's own dates and times, and times without a tag, are UTC."""
+    if isinstance(instant, int):
+        return instant
+    return instant_ns(instant) if isinstance(instant, datetime) else written_ns(str(instant))
 
 
 def _time_ns(text: str, format_: str, scale: str) -> int:

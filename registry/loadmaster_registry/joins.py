@@ -90,7 +90,7 @@ class Axes:
 
 @dataclass(frozen=True)
 class Relation:
-    """Distinct combinations of codes that something admits: records, a link, an overlap, existing datasets, a filter."""
+    """Distinct combinations of codes that records, a link, an overlap, existing datasets or a filter admit."""
 
     name: str  # in the user's words, for explanations
     frame: pl.DataFrame  # UInt32 codes, a column a dimension

@@ -288,6 +288,7 @@ def test_a_newer_or_foreign_file_is_refused(head: str, said: str, load: Callable
 
 
 DETECTOR = "- {type: dimension, element: detector, records: "
+DAY = "- {type: dimension, element: day_obs, records: "
 BIAS = "- {type: dataset, dataset_type: bias, run: run, records: "
 REGION = "- {type: dimension, element: tract, records: [{region: !<lsst.sphgeom."
 
@@ -299,6 +300,7 @@ REGION = "- {type: dimension, element: tract, records: [{region: !<lsst.sphgeom.
         ("- {type: dimension, element: vist, records: []}", "did you mean 'visit'"),
         (DETECTOR + "[{instrument: Cam, id: 1, rafft: a}]}", "did you mean 'raft'"),
         (DETECTOR + "[{instrument: Cam, id: one}]}", "'detector' is not all int"),
+        (DAY + "[{instrument: Cam, id: 1, datetime_begin: soon}]}", "'timespan_begin' is not all int"),
         ("- {type: dataset_type, name: a, dimensions: [detectr], storage_class: B}", "mean 'detector'"),
         ("- {type: dataset_type, name: a, dimensions: [detector]}", "'storage_class' is missing"),
         ("- {type: dataset, dataset_type: biass, run: run, records: []}", "did you mean 'bias'"),
@@ -308,6 +310,8 @@ REGION = "- {type: dimension, element: tract, records: [{region: !<lsst.sphgeom.
         (BIAS + "[{dataset_id: [1, 2], data_id: {instrument: Cam}}]}", "are not as many"),
         ("- {type: collection, collection_type: CHAIN, name: a}", "did you mean 'CHAINED'"),
         ("- {type: collection, collection_type: TAGGED, name: run}", "defined twice"),
+        ("- {type: collection, collection_type: CHAINED, name: c, children: [c]}", "hold each other: c"),
+        ("- {type: associations, collection: a, validity_ranges: [{timespan: now}]}", "timespan 'now'"),
         ("- {type: associations, collection: run, dataset_ids: [!nothing 5]}", "'!nothing' is not known"),
         ("- {type: associations, collection: run, dataset_ids: [!uuid '5']}", "cannot be read as '!uuid'"),
         ("- {type: run, name: a, name: b}", "'name' stands twice"),

@@ -119,15 +119,15 @@ def test_a_damaged_file_is_told_in_words(tmp_path: Path) -> None:
     with Registry.create(str(path)) as registry:
         camera(registry, n_visits=5000)
     content = bytearray(path.read_bytes())
-    content[len(content) // 2 :: 7] = bytes(len(content[len(content) // 2 :: 7]))
+    content[len(content) // 2 :] = b"x" * (len(content) - len(content) // 2)
     path.write_bytes(content)
-    with (
-        Registry.open(str(path)) as registry,
-        pytest.raises(RegistryError, match="restore it from a back-up"),
-    ):
-        for element in ("visit", "detector"):
-            registry.records(element)
-        registry.datasets("image", ["run"])
+    with pytest.raises(RegistryError, match="restore it from a back-up"):
+        visits_of(path)
+
+
+def visits_of(path: Path) -> int:
+    with Registry.open(str(path)) as registry:
+        return registry.records("visit").height
 
 
 # Records
