@@ -12,9 +12,10 @@ import polars as pl
 from loadmaster_pipelines.connections import Connection
 from loadmaster_pipelines.pipeline import Pipeline, TaskNode
 from loadmaster_registry.errors import NotFound, PlanError
+from loadmaster_registry.frames import Keep
 from loadmaster_registry.joins import Axes, Reduced
 from loadmaster_registry.relations import Constrained, Constraint, constrain, kept_values
-from loadmaster_registry.store import Keep, Registry
+from loadmaster_registry.snapshot import Snapshot
 from loadmaster_registry.where import parse
 from numpy.typing import NDArray
 
@@ -31,7 +32,7 @@ class Found:
     constrains: bool
 
 
-def build_part(registry: Registry, pipeline: Pipeline, request: Request) -> Part:
+def build_part(registry: Snapshot, pipeline: Pipeline, request: Request) -> Part:
     """Plan a pipeline whose tasks are all connected by regular inputs and outputs; prerequisites come later.
 
     Raises
@@ -51,7 +52,7 @@ def build_part(registry: Registry, pipeline: Pipeline, request: Request) -> Part
 
 
 def overall_input_error(
-    registry: Registry, name: str, consumers: Sequence[str], error: NotFound
+    registry: Snapshot, name: str, consumers: Sequence[str], error: NotFound
 ) -> PlanError:
     """Say that nobody ever registered an overall input."""
     return PlanError(
@@ -73,7 +74,7 @@ def _dimensions(pipeline: Pipeline) -> set[str]:
 
 
 def _overall_inputs(
-    registry: Registry, pipeline: Pipeline, collections: Sequence[str], keep: Keep
+    registry: Snapshot, pipeline: Pipeline, collections: Sequence[str], keep: Keep
 ) -> Mapping[str, Found]:
     """Search the regular overall inputs: all consumers together decide whether a type constrains."""
     produced = {c.dataset_type for task in pipeline.tasks.values() for c in task.outputs}
@@ -105,7 +106,7 @@ def _overall_inputs(
     return found
 
 
-def _nothing(registry: Registry, required: Sequence[str]) -> pl.DataFrame:
+def _nothing(registry: Snapshot, required: Sequence[str]) -> pl.DataFrame:
     types = {d: pl.String if registry.universe[d].key.type == "str" else pl.Int64 for d in required}  # type: ignore[union-attr]
     return pl.DataFrame(schema={**types, "dataset": pl.Int64})
 
@@ -120,7 +121,7 @@ def _constraints(found: Mapping[str, Found], collections: Sequence[str]) -> list
 
 
 def _candidates(
-    registry: Registry, pipeline: Pipeline, constrained: Constrained, found: Mapping[str, Found]
+    registry: Snapshot, pipeline: Pipeline, constrained: Constrained, found: Mapping[str, Found]
 ) -> Part:
     """Read quanta, datasets and edges off the reduced join."""
     projections = _Projections(constrained.rows)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 from loadmaster_registry.joins import CODE, Axes
-from loadmaster_registry.store import Registry
+from loadmaster_registry.snapshot import Snapshot
 from numpy.typing import NDArray
 
 from .graph import Datasets, Edges, Part, Quanta, positions
@@ -24,7 +24,7 @@ class QuantumGraph:
     datasets: Mapping[str, Datasets]  # by name
 
 
-def freeze_graph(registry: Registry, parts: Sequence[Part], prerequisites: _Found) -> QuantumGraph:
+def freeze_graph(registry: Snapshot, parts: Sequence[Part], prerequisites: _Found) -> QuantumGraph:
     """Merge `parts` and the prerequisites of their quanta.
 
     Datasets that no quantum uses or makes are left out, and so are axis values that nothing refers to: the same
@@ -74,7 +74,7 @@ def _values(axes: Axes, table: Datasets) -> pl.DataFrame:
 
 
 def _common_axes(
-    registry: Registry, parts: Sequence[Part], stored: Mapping[str, pl.DataFrame], prerequisites: set[str]
+    registry: Snapshot, parts: Sequence[Part], stored: Mapping[str, pl.DataFrame], prerequisites: set[str]
 ) -> Axes:
     """Return axes that hold every value of every part and stored dataset, and whatever these imply."""
     values: dict[str, list[pl.Series]] = {}
@@ -89,7 +89,7 @@ def _common_axes(
     return Axes({d: pl.concat(pieces).unique().sort() for d, pieces in values.items()})
 
 
-def _stored_table(registry: Registry, name: str, frame: pl.DataFrame, axes: Axes) -> Datasets:
+def _stored_table(registry: Snapshot, name: str, frame: pl.DataFrame, axes: Axes) -> Datasets:
     dimensions = tuple(frame.columns[:-1])
     coded = axes.encode(frame)
     return Datasets(
@@ -163,7 +163,7 @@ def _prerequisite_edges(found: Prerequisites, datasets: Mapping[str, Datasets]) 
     return Edges(found.edges["quantum"].to_numpy()[order], rows[order])
 
 
-def _with_implied(registry: Registry, graph: QuantumGraph) -> QuantumGraph:
+def _with_implied(registry: Snapshot, graph: QuantumGraph) -> QuantumGraph:
     """Add to every table the codes that its records imply."""
     records: dict[str, pl.DataFrame] = {}
 
@@ -188,7 +188,7 @@ def _with_implied(registry: Registry, graph: QuantumGraph) -> QuantumGraph:
     return QuantumGraph(graph.axes, quanta, datasets)
 
 
-def _coded_records(registry: Registry, element: str, axes: Axes) -> pl.DataFrame:
+def _coded_records(registry: Snapshot, element: str, axes: Axes) -> pl.DataFrame:
     columns = registry.universe[element].required + registry.universe[element].implied
     coded = axes.encode(registry.records(element).select(columns))
     return coded.sort(axes.varying(registry.universe[element].required) or columns[0])

@@ -5,6 +5,7 @@ Rows are referred to by their position. Nothing here is an object a quantum.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 
 import numpy as np
 import polars as pl
@@ -108,14 +109,12 @@ def positions(rows: pl.DataFrame, table: pl.DataFrame, axes: Axes) -> NDArray[np
     columns = table.columns
     if not columns:
         return np.zeros(rows.height, dtype=np.int64)
-    key = axes.key(columns)
-    if key is None:
+    known, given = axes.packed(table), axes.packed(rows.select(columns))
+    if known is None or given is None:
         numbered = table.with_row_index("\x00row")
         found = rows.select(columns).join(numbered, on=columns, how="left", maintain_order="left")
         return np.asarray(found["\x00row"].cast(pl.Int64).fill_null(-1))
-    known = table.select(key)[:, 0].to_numpy()
-    given = rows.select(key)[:, 0].to_numpy()
-    space = int(np.prod([axes.size(c) for c in columns], dtype=object))
+    space = prod(axes.size(c) for c in columns)
     if space <= 8 * (known.size + given.size) + 1024:
         place = np.full(space, -1, dtype=np.int64)
         place[known] = np.arange(known.size)

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 from loadmaster_pipelines.pipeline import Pipeline
 from loadmaster_registry.errors import NotFound, PlanError
+from loadmaster_registry.snapshot import Snapshot
 from loadmaster_registry.store import Registry
 from numpy.typing import NDArray
 
@@ -34,15 +35,16 @@ def make_plan(registry: Registry, pipeline: Pipeline, request: Request) -> Plan:
     QueryError
         If the `where` of the request cannot be understood.
     """
-    parts = [build_part(registry, pipeline.subset(labels), request) for labels in pipeline.components()]
-    found = _prerequisites(registry, pipeline, request, parts)
-    graph = freeze_graph(registry, parts, found)
-    _refuse_clashes(registry, graph, request)
-    return _finished(registry, pipeline, request, parts, graph)
+    with registry.snapshot() as now:
+        parts = [build_part(now, pipeline.subset(labels), request) for labels in pipeline.components()]
+        found = _prerequisites(now, pipeline, request, parts)
+        graph = freeze_graph(now, parts, found)
+        _refuse_clashes(now, graph, request)
+        return _finished(now, pipeline, request, parts, graph)
 
 
 def _prerequisites(
-    registry: Registry, pipeline: Pipeline, request: Request, parts: list[Part]
+    registry: Snapshot, pipeline: Pipeline, request: Request, parts: list[Part]
 ) -> dict[tuple[str, str], Prerequisites]:
     return {
         (label, c.name): find_prerequisites(
@@ -60,7 +62,7 @@ def _made(graph: QuantumGraph) -> set[str]:
     return {q.types[c] for q in graph.quanta.values() for c, edges in q.outputs.items() if len(edges)}
 
 
-def _refuse_clashes(registry: Registry, graph: QuantumGraph, request: Request) -> None:
+def _refuse_clashes(registry: Snapshot, graph: QuantumGraph, request: Request) -> None:
     """Raise if an output that the plan would make exists already, listing all such."""
     try:
         registry.collection(request.output_run)
@@ -90,7 +92,7 @@ def _refuse_clashes(registry: Registry, graph: QuantumGraph, request: Request) -
 
 
 def _finished(
-    registry: Registry, pipeline: Pipeline, request: Request, parts: list[Part], graph: QuantumGraph
+    registry: Snapshot, pipeline: Pipeline, request: Request, parts: list[Part], graph: QuantumGraph
 ) -> Plan:
     """Add ids, locations and the digest."""
     order = [label for label in pipeline.tasks if label in graph.quanta]
@@ -137,7 +139,7 @@ def _quanta_frame(quanta: Quanta) -> pl.DataFrame:
     )
 
 
-def _datasets_frame(registry: Registry, table: Datasets) -> pl.DataFrame:
+def _datasets_frame(registry: Snapshot, table: Datasets) -> pl.DataFrame:
     hi, lo = _random_ids(table.count)
     known = table.existing >= 0
     if not known.any():
@@ -172,7 +174,7 @@ def _task_facts(quanta: Quanta) -> TaskFacts:
     )
 
 
-def _type_facts(registry: Registry, pipeline: Pipeline, table: Datasets) -> TypeFacts:
+def _type_facts(registry: Snapshot, pipeline: Pipeline, table: Datasets) -> TypeFacts:
     existing = int((table.existing >= 0).sum())
     used = pipeline.dataset_types()[table.name]
     storage_class = used.storage_class if used.producer else registry.dataset_type(table.name).storage_class

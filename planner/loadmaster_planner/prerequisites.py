@@ -15,7 +15,7 @@ from loadmaster_registry.errors import NotFound, PlanError
 from loadmaster_registry.joins import Axes
 from loadmaster_registry.records import DatasetType
 from loadmaster_registry.sky import envelope_pixels
-from loadmaster_registry.store import Registry
+from loadmaster_registry.snapshot import Snapshot
 from loadmaster_registry.timespan import MAX_NS, MIN_NS, Timespan
 from loadmaster_registry.universe import DimensionGroup
 from numpy.typing import NDArray
@@ -36,7 +36,7 @@ class Prerequisites:
 
 
 def find_prerequisites(
-    registry: Registry,
+    registry: Snapshot,
     task: TaskNode,
     connection: Connection,
     quanta: Quanta,
@@ -78,11 +78,11 @@ def find_prerequisites(
     return Prerequisites(connection.dataset_type, edges)
 
 
-def _is_skypix(registry: Registry, dataset_type: DatasetType) -> bool:
+def _is_skypix(registry: Snapshot, dataset_type: DatasetType) -> bool:
     return any(registry.universe[d].is_skypix for d in dataset_type.dimensions.required)
 
 
-def _data_ids(registry: Registry, quanta: Quanta, axes: Axes) -> pl.DataFrame:
+def _data_ids(registry: Snapshot, quanta: Quanta, axes: Axes) -> pl.DataFrame:
     """Return the data ID of each quantum, completed with what its records imply."""
     codes = quanta.codes if quanta.codes.width else pl.DataFrame({"": np.zeros(quanta.count)})
     ids = axes.decode(codes, quanta.dimensions) if quanta.dimensions else pl.DataFrame()
@@ -92,7 +92,7 @@ def _data_ids(registry: Registry, quanta: Quanta, axes: Axes) -> pl.DataFrame:
     return with_implied(registry, ids, group)
 
 
-def with_implied(registry: Registry, ids: pl.DataFrame, group: DimensionGroup) -> pl.DataFrame:
+def with_implied(registry: Snapshot, ids: pl.DataFrame, group: DimensionGroup) -> pl.DataFrame:
     """Add to data IDs the dimensions that their records imply."""
     for element in reversed([registry.universe[d] for d in registry.universe.ordered(group.names)]):
         new = [d for d in element.implied if d not in ids.columns]
@@ -105,7 +105,7 @@ def with_implied(registry: Registry, ids: pl.DataFrame, group: DimensionGroup) -
 
 
 def _with_pixels(
-    registry: Registry, quanta: Quanta, ids: pl.DataFrame, dataset_type: DatasetType
+    registry: Snapshot, quanta: Quanta, ids: pl.DataFrame, dataset_type: DatasetType
 ) -> pl.DataFrame:
     """Repeat each quantum for every sky pixel that the envelope of its region touches."""
     universe = registry.universe
@@ -127,7 +127,7 @@ def _joined(ids: pl.DataFrame, found: pl.DataFrame, shared: Sequence[str]) -> pl
 
 
 def _by_validity(
-    registry: Registry,
+    registry: Snapshot,
     task: TaskNode,
     dataset_type: DatasetType,
     quanta: Quanta,
@@ -152,7 +152,7 @@ def _by_validity(
 
 
 def _overlapping_spans(
-    registry: Registry, quanta: Quanta, ids: pl.DataFrame, spans: pl.DataFrame
+    registry: Snapshot, quanta: Quanta, ids: pl.DataFrame, spans: pl.DataFrame
 ) -> pl.DataFrame:
     """Pair each quantum with the distinct validity ranges that overlap its time span."""
     universe = registry.universe
@@ -172,7 +172,7 @@ def _overlapping_spans(
 
 
 def _ambiguous(
-    registry: Registry,
+    registry: Snapshot,
     task: TaskNode,
     dataset_type: DatasetType,
     rivals: pl.DataFrame,

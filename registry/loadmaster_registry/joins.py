@@ -19,6 +19,7 @@ from math import prod
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from polars._typing import JoinStrategy
 
 _KEY = "\x00key"
 CODE = pl.UInt32
@@ -52,10 +53,13 @@ class Axes:
         return coded if known.all() else coded.filter(pl.Series(known))
 
     def relation(self, name: str, frame: pl.DataFrame) -> "Relation":
-        """Make a relation of a frame of values; columns that cannot vary say only whether there is any row."""
+        """Make a relation of a frame of values; columns that cannot vary say only whether there is any row.
+
+        Rows should be distinct: repeated ones change no answer, but are carried along.
+        """
         coded = self.encode(frame)
         columns = self.varying(d for d in coded.columns if d in self.values)
-        return Relation(name, _distinct(coded.select(columns), self), possible=coded.height > 0)
+        return Relation(name, coded.select(columns), possible=coded.height > 0)
 
     def decode(self, frame: pl.DataFrame, dimensions: Sequence[str]) -> pl.DataFrame:
         """Return the values of `dimensions` for each row of codes; those without a column have their one value."""
@@ -67,13 +71,14 @@ class Axes:
             )
         return pl.DataFrame(columns)
 
-    def key(self, dimensions: Sequence[str]) -> pl.Expr | None:
-        """Return one integer for the codes of `dimensions`, ordered as they are; None if 64 bits do not hold it."""
-        if prod(self.size(d) for d in dimensions) >= 2**64:
+    def packed(self, frame: pl.DataFrame) -> NDArray[np.uint64] | None:
+        """Return one integer for each row of codes, ordered as the rows are; None if 64 bits do not hold it."""
+        if prod(self.size(d) for d in frame.columns) >= 2**64:
             return None
-        key = pl.lit(0, dtype=pl.UInt64)
-        for d in dimensions:
-            key = key * pl.lit(self.size(d), dtype=pl.UInt64) + pl.col(d).cast(pl.UInt64)
+        key = np.zeros(frame.height, dtype=np.uint64)
+        for d in frame.columns:
+            key *= np.uint64(self.size(d))
+            key += frame[d].to_numpy()
         return key
 
     def _codes(self, dimension: str, column: pl.Series) -> NDArray[np.int64]:
@@ -135,23 +140,28 @@ class Reduced:
         parts = [part for part in parts if part.width]
         whole = parts[0]
         for part in parts[1:]:
-            whole = whole.join(part, how="cross")
-        return _sorted_distinct(whole.select(wanted), self.axes)
+            whole = _distinct(whole, self.axes).join(_distinct(part, self.axes), how="cross")
+        return _distinct(whole.select(wanted), self.axes)
 
     def _rows_below(self, node: int, wanted: frozenset[str]) -> pl.DataFrame:
-        """Project the join of the subtree at `node` on `wanted` and the node's own link columns."""
+        """Project the join of the subtree at `node` on `wanted` and the node's own link columns.
+
+        The rows may repeat where this drops columns: who asked makes them distinct.
+        """
         own = self.relations[node]
         links = {
             child: self.relations[child].columns & own.columns
             for child, p in enumerate(self.parent)
             if p == node and (self._columns_below(child) & wanted) - own.columns  # others are reduced already
         }
-        frame = _distinct(own.frame.select(sorted(own.columns & wanted.union(*links.values()))), self.axes)
+        frame = own.frame.select(sorted(own.columns & wanted.union(*links.values())))
+        if links and frame.width < own.frame.width:
+            frame = _distinct(frame, self.axes)
         for child, link in links.items():
             below = self._rows_below(child, wanted | link)
-            below = below.select(sorted(link | (set(below.columns) - own.columns)))
+            below = _distinct(below.select(sorted(link | (set(below.columns) - own.columns))), self.axes)
             frame = _join(frame, below, sorted(link), "inner", self.axes)
-        return _distinct(frame.select(sorted(wanted & set(frame.columns))), self.axes)
+        return frame.select(sorted(wanted & set(frame.columns)))
 
     def _columns_below(self, node: int) -> frozenset[str]:
         below = [self._columns_below(i) for i, p in enumerate(self.parent) if p == node]
@@ -263,38 +273,39 @@ def _semi(a: Relation, b: Relation, axes: Axes) -> Relation:
     return replace(a, frame=_join(a.frame, b.frame, on, "semi", axes))
 
 
-def _join(a: pl.DataFrame, b: pl.DataFrame, on: Sequence[str], how: str, axes: Axes) -> pl.DataFrame:
+def _join(a: pl.DataFrame, b: pl.DataFrame, on: Sequence[str], how: JoinStrategy, axes: Axes) -> pl.DataFrame:
     if not on:
         return a.join(b, how="cross")
-    key = axes.key(on)
-    if key is None or len(on) == 1:
-        return a.join(b, on=list(on), how=how)  # type: ignore[arg-type]
-    right = b.with_columns(key.alias(_KEY)).drop(on)
-    return a.with_columns(key.alias(_KEY)).join(right, on=_KEY, how=how).drop(_KEY)  # type: ignore[arg-type]
+    if len(on) == 1 or (left := axes.packed(a.select(on))) is None:
+        return a.join(b, on=list(on), how=how)
+    right = pl.Series(_KEY, axes.packed(b.select(on)))
+    joined = pl.DataFrame([*a.get_columns(), pl.Series(_KEY, left)]).join(
+        pl.DataFrame([*b.drop(on).get_columns(), right]), on=_KEY, how=how
+    )
+    return joined.drop(_KEY)
 
 
 def _distinct(frame: pl.DataFrame, axes: Axes) -> pl.DataFrame:
-    if not frame.width:
+    """Return the distinct rows, sorted."""
+    if frame.width == 0:
         return frame
-    key = axes.key(frame.columns)
-    if key is None or frame.width == 1:
-        return frame.unique()
-    return frame.with_columns(key.alias(_KEY)).unique(subset=[_KEY]).drop(_KEY)
-
-
-def _sorted_distinct(frame: pl.DataFrame, axes: Axes) -> pl.DataFrame:
-    key = axes.key(frame.columns)
-    if key is None:
+    keys = axes.packed(frame)
+    if keys is None:
         return frame.unique().sort(frame.columns)
-    keys = frame.select(key.alias(_KEY))[_KEY].unique().sort()
-    return _unpack(keys, frame.columns, axes)
+    space = prod(axes.size(d) for d in frame.columns)
+    if space <= 16 * keys.size + 65_536:  # marking is cheaper than hashing or sorting
+        taken = np.zeros(space, dtype=bool)
+        taken[keys] = True
+        distinct = np.flatnonzero(taken).astype(np.uint64)
+    else:
+        distinct = pl.Series(keys).unique().sort().to_numpy()
+    return _unpacked(distinct, frame.columns, axes)
 
 
-def _unpack(keys: pl.Series, columns: Sequence[str], axes: Axes) -> pl.DataFrame:
-    """Return the codes that `Axes.key` packed."""
-    unpacked: dict[str, pl.Series] = {}
+def _unpacked(keys: NDArray[np.uint64], columns: Sequence[str], axes: Axes) -> pl.DataFrame:
+    """Return the codes that `Axes.packed` packed."""
+    codes: dict[str, pl.Series] = {}
     for column in reversed(columns):
-        size = axes.size(column)
-        unpacked[column] = (keys % size).cast(CODE)
-        keys = keys // size
-    return pl.DataFrame([unpacked[c].rename(c) for c in columns])
+        keys, code = np.divmod(keys, np.uint64(axes.size(column)))
+        codes[column] = pl.Series(column, code.astype(np.uint32))
+    return pl.DataFrame([codes[column] for column in columns])

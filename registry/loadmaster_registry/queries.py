@@ -7,6 +7,7 @@ import polars as pl
 from .errors import NotFound, QueryError, did_you_mean
 from .records import DataId
 from .relations import Constrained, Constraint, constrain
+from .snapshot import Snapshot
 from .store import Registry
 from .universe import DimensionGroup
 from .where import parse
@@ -46,10 +47,10 @@ def query_data_ids(
         If `where` cannot be understood.
     """
     group = registry.universe.group(dimensions)
-    constraints = existing(registry, datasets, collections)
-    found = matching(registry, group, where, bind, constraints, rubin_circles=rubin_circles)
-    frame = found.rows.data_ids(group.names)
-    return _ordered(registry, frame, group, order_by, limit)
+    with registry.snapshot() as now:
+        constraints = _existing(now, datasets, collections)
+        found = _matching(now, group, where, bind, constraints, rubin_circles=rubin_circles)
+        return _ordered(now, found.rows.data_ids(group.names), group, order_by, limit)
 
 
 def query_datasets(
@@ -68,14 +69,15 @@ def query_datasets(
     datasets : polars.DataFrame
         Required dimensions, then ``id`` (16 bytes), ``run``, ``url``, ``size_bytes``, ``checksum``.
     """
-    group = registry.dataset_type(dataset_type).dimensions
-    found = registry.datasets(dataset_type, collections, find_first=find_first)
-    if where:
+    with registry.snapshot() as now:
+        group = now.dataset_type(dataset_type).dimensions
         keys = list(group.required)
-        admitted = matching(registry, group, where, bind, [Constraint(dataset_type, found.select(keys))])
-        ids = admitted.rows.data_ids(keys)
-        found = found.join(ids, on=keys, how="semi") if keys else (found if ids.height else found.clear())
-    files = registry.files(found["dataset"])
+        found = now.datasets(dataset_type, collections, find_first=find_first)
+        if where:
+            admitted = _matching(now, group, where, bind, [Constraint(dataset_type, found.select(keys))])
+            ids = admitted.rows.data_ids(keys)
+            found = found.join(ids, on=keys, how="semi") if keys else (found if ids.height else found.clear())
+        files = now.files(found["dataset"])
     return found.join(files, on="dataset", how="left").sort(*group.required, "rank").drop("dataset", "rank")
 
 
@@ -93,10 +95,12 @@ def find_dataset(
     QueryError
         If the data ID does not say which of several is meant, or names something unknown.
     """
-    group = registry.dataset_type(dataset_type).dimensions
-    whole = _completed(registry, group, data_id)
-    keep = {d: [v] for d, v in whole.items() if d in group.required}
-    found = registry.datasets(dataset_type, collections, keep=keep)
+    with registry.snapshot() as now:
+        group = now.dataset_type(dataset_type).dimensions
+        whole = _completed(now, group, data_id)
+        keep = {d: [v] for d, v in whole.items() if d in group.required}
+        found = now.datasets(dataset_type, collections, keep=keep)
+        files = now.files(found["dataset"])
     if found.height > 1:
         raise QueryError(
             what=f"{found.height} datasets {dataset_type!r} match {dict(data_id)}",
@@ -111,11 +115,11 @@ def find_dataset(
             why="no collection of the search path holds it",
             todo=f"see what there is: loadmaster query-datasets {dataset_type}",
         )
-    return found.join(registry.files(found["dataset"]), on="dataset").drop("rank")
+    return found.join(files, on="dataset").drop("rank")
 
 
-def matching(
-    registry: Registry,
+def _matching(
+    registry: Snapshot,
     group: DimensionGroup,
     where: str,
     bind: Mapping[str, object] | None = None,
@@ -129,8 +133,8 @@ def matching(
     return constrain(registry, group, predicates, constraints)
 
 
-def existing(
-    registry: Registry, dataset_types: Sequence[str], collections: Sequence[str]
+def _existing(
+    registry: Snapshot, dataset_types: Sequence[str], collections: Sequence[str]
 ) -> list[Constraint]:
     """Return for each dataset type the data IDs for which `collections` hold one."""
     constraints = []
@@ -141,7 +145,7 @@ def existing(
     return constraints
 
 
-def _completed(registry: Registry, group: DimensionGroup, data_id: DataId) -> dict[str, int | str]:
+def _completed(registry: Snapshot, group: DimensionGroup, data_id: DataId) -> dict[str, int | str]:
     """Check a data ID's names and add what its own records imply."""
     for name in data_id:
         if name not in registry.universe or not registry.universe[name].is_dimension:
@@ -162,7 +166,7 @@ def _completed(registry: Registry, group: DimensionGroup, data_id: DataId) -> di
 
 
 def _ordered(
-    registry: Registry, frame: pl.DataFrame, group: DimensionGroup, order_by: Sequence[str], limit: int | None
+    registry: Snapshot, frame: pl.DataFrame, group: DimensionGroup, order_by: Sequence[str], limit: int | None
 ) -> pl.DataFrame:
     order = []
     for text in order_by:
@@ -177,7 +181,7 @@ def _ordered(
 
 
 def _order_column(
-    registry: Registry, frame: pl.DataFrame, group: DimensionGroup, name: str
+    registry: Snapshot, frame: pl.DataFrame, group: DimensionGroup, name: str
 ) -> tuple[pl.DataFrame, str]:
     """Attach the column `name` (``visit.exposure_time``, ``visit.timespan.begin``, ``visit``) for sorting."""
     if name in frame.columns:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import polars as pl
 
 from .errors import QueryError
+from .frames import Keep
 from .joins import Axes, Reduced, Relation, reduce_join
 from .sky import overlapping_pairs
-from .store import Keep, Registry
+from .snapshot import Snapshot
 from .universe import DimensionGroup, Universe
 from .where import Predicate, contradiction
 
@@ -46,7 +47,7 @@ class Constrained:
 
 
 def constrain(
-    registry: Registry,
+    registry: Snapshot,
     group: DimensionGroup,
     predicates: Sequence[Predicate] = (),
     constraints: Sequence[Constraint] = (),
@@ -193,7 +194,7 @@ def _overlaps(
     return [(members[0], members[1])]
 
 
-def _overlap(registry: Registry, keep: Keep, pair: tuple[str, str], reduced: Reduced) -> Relation:
+def _overlap(registry: Snapshot, keep: Keep, pair: tuple[str, str], reduced: Reduced) -> Relation:
     """Relate what overlaps on the sky, among the regions that can still take part."""
     sides = []
     for element in pair:
@@ -210,7 +211,7 @@ def _overlap(registry: Registry, keep: Keep, pair: tuple[str, str], reduced: Red
     return reduced.axes.relation(f"{pair[0]} regions overlapping {pair[1]} regions", pairs)
 
 
-def _spanning(registry: Registry, predicate: Predicate, reduced: Reduced) -> Relation:
+def _spanning(registry: Snapshot, predicate: Predicate, reduced: Reduced) -> Relation:
     """Make a relation of a predicate that reads several elements, from the rows that are still possible."""
     universe = registry.universe
     keys = universe.group(predicate.dimensions).names

@@ -42,7 +42,8 @@ class Double(Task):
         log.info("detector %s has %s", detector, value)
         print("doubling", value)
         time.sleep(config.sleep_s)
-        while config.until and not Path(config.until).exists():
+        deadline = time.monotonic() + 60
+        while config.until and not Path(config.until).exists() and time.monotonic() < deadline:
             time.sleep(0.01)
         if detector in config.raises:
             raise ValueError(f"detector {detector} is bad at {time.time()}")
