@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from .graph import Datasets, Dropped, Edges, Part, Quanta, counts, positions
 from .request import Request
 
+_VALUES_TOLD = 5
+
 
 @dataclass(frozen=True)
 class Found:
@@ -45,8 +47,9 @@ def build_part(registry: Snapshot, pipeline: Pipeline, request: Request) -> Part
     universe = registry.universe
     group = universe.group(_dimensions(pipeline))
     predicates = parse(request.where, universe=universe, bind=request.bind, dimensions=group)
-    found = _overall_inputs(registry, pipeline, request.inputs, kept_values(predicates))
-    constrained = constrain(registry, group, predicates, _constraints(found, request.inputs))
+    keep = kept_values(predicates)
+    found = _overall_inputs(registry, pipeline, request.inputs, keep)
+    constrained = constrain(registry, group, predicates, _constraints(found, request.inputs, keep))
     part = _candidates(registry, pipeline, constrained, found)
     return _without_the_impossible(pipeline, part)
 
@@ -111,13 +114,23 @@ def _nothing(registry: Snapshot, required: Sequence[str]) -> pl.DataFrame:
     return pl.DataFrame(schema={**types, "dataset": pl.Int64})
 
 
-def _constraints(found: Mapping[str, Found], collections: Sequence[str]) -> list[Constraint]:
+def _constraints(found: Mapping[str, Found], collections: Sequence[str], keep: Keep) -> list[Constraint]:
     where = ", ".join(collections)
     return [
-        Constraint(f"existing {f.name} in {where}", f.frame.drop("dataset"))
+        Constraint(f"existing {f.name} in {where}{_told(keep, f.frame.columns)}", f.frame.drop("dataset"))
         for f in found.values()
         if f.constrains
     ]
+
+
+def _told(keep: Keep, dimensions: Sequence[str]) -> str:
+    """Say which values of some dimensions were looked for, a few at most."""
+    told = []
+    for d in dimensions:
+        if values := keep.get(d):
+            more = ", …" if len(values) > _VALUES_TOLD else ""
+            told.append(f"{d} {', '.join(map(str, values[:_VALUES_TOLD]))}{more}")
+    return f" with {'; '.join(told)}" if told else ""
 
 
 def _candidates(

@@ -331,11 +331,12 @@ def test_a_killed_worker_costs_its_job_and_the_run_goes_on(survey: Survey) -> No
     executor = LocalExecutor(2)
     victims: list[int] = []
 
-    def kill(_: Progress) -> None:
+    def kill(progress: Progress) -> None:
         busy = [worker for worker in executor._workers if worker.job is not None and worker.about]
         if busy and not victims:
             victims.append(busy[0].process.pid)
             os.kill(victims[0], signal.SIGKILL)
+        if progress.counts["failed"]:
             gate.touch()
 
     found = execute(run, executor, survey.registry, survey.backbone, progress=kill)
@@ -364,7 +365,7 @@ def _kill_one_job(run: RunFolder, gate: Path) -> None:
         return [
             int(process.name)
             for process in Path("/proc").glob("[0-9]*")
-            if (process / "cwd").exists() and _cwd(process).startswith(str(run.path / "scratch"))
+            if _cwd(process).startswith(str(run.path / "scratch"))
         ]
 
     wait_until(lambda: bool(running()))
