@@ -59,7 +59,7 @@ class Axes:
         """
         coded = self.encode(frame)
         columns = self.varying(d for d in coded.columns if d in self.values)
-        return Relation(name, coded.select(columns), possible=coded.height > 0)
+        return Relation(name, coded.select(columns), possible=coded.height > 0, admits=frame.height)
 
     def decode(self, frame: pl.DataFrame, dimensions: Sequence[str]) -> pl.DataFrame:
         """Return the values of `dimensions` for each row of codes; those without a column have their one value."""
@@ -100,6 +100,7 @@ class Relation:
     name: str  # in the user's words, for explanations
     frame: pl.DataFrame  # UInt32 codes, a column a dimension
     possible: bool = True  # false when it admits nothing at all (needed where it has no columns)
+    admits: int = 0  # how many combinations, before any other relation is considered
 
     @property
     def columns(self) -> frozenset[str]:

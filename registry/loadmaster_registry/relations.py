@@ -79,12 +79,14 @@ def constrain(
     relations += [_constant(p) for p in spanning if not p.columns]
     reduced = reduce_join(relations, axes)
     for pair in _overlaps(universe, whole, predicates):
-        relations.append(_overlap(registry, keep, pair, reduced))
-        reduced = reduce_join([*reduced.relations, relations[-1]], axes)
-    for predicate in (p for p in spanning if p.columns and not p.joined):
-        relations.append(_spanning(registry, predicate, reduced))
-        reduced = reduce_join([*reduced.relations, relations[-1]], axes)
-    funnel = tuple((r.name, r.frame.height if r.frame.width else int(r.possible)) for r in relations)
+        if not reduced.is_empty:
+            relations.append(_overlap(registry, keep, pair, reduced))
+            reduced = reduce_join([*reduced.relations, relations[-1]], axes)
+    for predicate in spanning:
+        if predicate.columns and not predicate.joined and not reduced.is_empty:
+            relations.append(_spanning(registry, predicate, reduced))
+            reduced = reduce_join([*reduced.relations, relations[-1]], axes)
+    funnel = tuple((r.name, r.admits) for r in relations)
     return Constrained(whole, reduced, funnel, contradiction(predicates))
 
 
@@ -169,7 +171,7 @@ def _axes(
 
 def _constant(predicate: Predicate) -> Relation:
     true = bool(predicate.mask(pl.DataFrame({"": [0]})).fill_null(False).all())
-    return Relation(f"`{predicate.text}`", pl.DataFrame(), possible=true)
+    return Relation(f"`{predicate.text}`", pl.DataFrame(), possible=true, admits=int(true))
 
 
 def _overlaps(

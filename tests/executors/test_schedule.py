@@ -1,0 +1,124 @@
+"""What may run: told of each end, the schedule says the same as looking at everything anew."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from loadmaster_executors.journal import JobState
+from loadmaster_executors.schedule import Schedule
+
+ENDS = (JobState.DONE, JobState.PARTIAL, JobState.FAILED)
+
+
+@dataclass(frozen=True)
+class Case:
+    """Jobs that need only jobs before them, and how each will end if it runs."""
+
+    n_jobs: int
+    pairs: tuple[tuple[int, int], ...]  # (job, needs)
+    ends: tuple[JobState, ...]
+    left_out: tuple[bool, ...]
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    n = draw(st.integers(1, 12))
+    possible = [(job, needs) for job in range(n) for needs in range(job)]
+    pairs = draw(st.lists(st.sampled_from(possible), unique=True)) if possible else []
+    ends = draw(st.lists(st.sampled_from(ENDS), min_size=n, max_size=n))
+    left_out = draw(st.lists(st.booleans(), min_size=n, max_size=n))
+    return Case(n, tuple(pairs), tuple(ends), tuple(left_out))
+
+
+def schedule(
+    case: Case, states: Sequence[int] | None = None, left_out: Sequence[bool] | None = None
+) -> Schedule:
+    pairs = np.array(case.pairs, dtype=np.int64).reshape(-1, 2)
+    return Schedule(
+        np.array(states if states is not None else [0] * case.n_jobs, dtype=np.uint8),
+        np.array(left_out if left_out is not None else [False] * case.n_jobs),
+        pairs[:, 0],
+        pairs[:, 1],
+    )
+
+
+def obvious(case: Case) -> list[JobState]:
+    """Return how each job ends, by going through them in order."""
+    final: list[JobState] = []
+    for job in range(case.n_jobs):
+        parents = [final[needs] for child, needs in case.pairs if child == job]
+        final.append(case.ends[job] if all(p == JobState.DONE for p in parents) else JobState.BLOCKED)
+    return final
+
+
+@given(cases(), st.randoms(use_true_random=False))
+def test_jobs_end_as_they_do_when_gone_through_in_order(case: Case, random: object) -> None:
+    tested = schedule(case)
+    tested.begin()
+    ran = set()
+    while tested.ready:
+        tested.ready.rotate(random.randrange(len(tested.ready)))  # type: ignore[attr-defined]
+        job = tested.ready.popleft()
+        assert job not in ran
+        assert all(tested.states[needs] == JobState.DONE for child, needs in case.pairs if child == job)
+        ran.add(job)
+        tested.started(job)
+        tested.finished(job)
+        tested.ended(job, case.ends[job], left_out=case.left_out[job])
+        assert tested.counts().sum() == case.n_jobs
+    assert tested.states.tolist() == obvious(case)
+
+
+@given(cases(), st.integers(0, 12))
+def test_a_schedule_that_is_made_anew_in_the_middle_goes_on_the_same(case: Case, n_before: int) -> None:
+    first = schedule(case)
+    first.begin()
+    for _ in range(n_before):
+        if first.ready:
+            job = first.ready.popleft()
+            first.started(job)
+            first.finished(job)
+            first.ended(job, case.ends[job], left_out=case.left_out[job])
+    states = first.states.copy()
+    states[np.isin(states, (JobState.READY, JobState.BLOCKED))] = JobState.WAITING  # as the journal lets them
+    left_out = [bool(s == JobState.DONE and lo) for s, lo in zip(states, case.left_out, strict=True)]
+    failed = states == JobState.FAILED
+    states[failed] = JobState.WAITING  # tried again, and failing again
+    second = schedule(case, states.tolist(), left_out)
+    second.begin()
+    while second.ready:
+        job = second.ready.popleft()
+        second.started(job)
+        second.ended(job, case.ends[job], left_out=case.left_out[job])
+    assert second.states.tolist() == obvious(case)
+
+
+@given(cases())
+def test_changes_name_every_job_that_changes_and_the_one_to_blame(case: Case) -> None:
+    tested = schedule(case)
+    told = dict.fromkeys(tested.begin().ready, JobState.READY)
+    while tested.ready:
+        job = tested.ready.popleft()
+        tested.started(job)
+        changes = tested.ended(job, case.ends[job], left_out=False)
+        told[job] = case.ends[job]
+        told.update((ready, JobState.READY) for ready in changes.ready)
+        for culprit, blocked in changes.blocked.items():
+            assert case.ends[culprit] != JobState.DONE
+            told.update((one, JobState.BLOCKED) for one in blocked)
+    assert [told[job] for job in range(case.n_jobs)] == obvious(case)
+
+
+def test_a_job_after_one_that_had_nothing_to_do_is_looked_at_and_those_after_it_may_run() -> None:
+    tested = schedule(Case(3, ((1, 0), (2, 1)), (JobState.DONE,) * 3, (True, False, False)))
+    tested.begin()
+    tested.started(tested.ready.popleft())
+    assert tested.ended(0, JobState.DONE, left_out=True).ready == [1]
+    assert tested.is_short(1)
+    assert not tested.is_short(2)
+    tested.ready.clear()
+    assert tested.starved(1).ready == [2]
+    assert tested.states.tolist() == [JobState.DONE, JobState.BLOCKED, JobState.READY]
+    assert tested.is_short(2)
