@@ -13,6 +13,7 @@ demo: $(INSTALLED)
 	$(BIN)/loadmaster demo demo -j $(JOBS)
 
 test: lint
+	tests/services/astromatic-up
 	$(BIN)/pytest -n 2 --dist loadscope
 
 lint: $(INSTALLED)

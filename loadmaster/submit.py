@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from loadmaster_executors.prepare import check_runnable
-from loadmaster_executors.run import JOURNAL_NAME, RunFolder
+from loadmaster_executors.run import JOURNAL_NAME, PLAN_NAME, RunFolder
 from loadmaster_pipelines.pipeline import Pipeline
 from loadmaster_planner.plan import Plan
 from loadmaster_planner.request import Request
@@ -69,10 +70,9 @@ def begin_run(
     return run, is_new
 
 
-def run_folders(runs: Path) -> Iterator[Path]:
-    """Go through the folders of all runs, the oldest first."""
-    journals = runs.rglob(JOURNAL_NAME)
-    yield from (path.parent for path in sorted(journals, key=lambda path: path.parent.stat().st_ctime_ns))
+def run_folders(runs: Path) -> list[Path]:
+    """Return the folders of all runs, the oldest first."""
+    return sorted(_run_folders(runs), key=lambda folder: (folder / PLAN_NAME).stat().st_mtime_ns)
 
 
 def unfinished_run(runs: Path, digest: str, name: str | None = None) -> Path | None:
@@ -82,6 +82,13 @@ def unfinished_run(runs: Path, digest: str, name: str | None = None) -> Path | N
     ]
     fitting = [folder for folder in begun if name is None or folder == runs / name]
     return fitting[-1] if fitting else None
+
+
+def _run_folders(runs: Path) -> Iterator[Path]:
+    for folder, inside, files in os.walk(runs):
+        if JOURNAL_NAME in files:
+            inside.clear()  # there may be a million logs
+            yield Path(folder)
 
 
 def _refuse_empty(plan: Plan) -> None:

@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from uuid import UUID
 
 from loadmaster_registry.errors import StageError
@@ -255,7 +256,9 @@ class _Controller:
         manifest = self._running.pop(ended.token)
         found = _report_of(manifest)
         if found is None:
-            found = report_of_loss(manifest, ended)
+            found = report_of_loss(
+                manifest, ended, partial(self._run.log_path, manifest.job, manifest.attempt)
+            )
         elif ended.peak_memory_mib:
             found = replace(found, cpu_s=ended.cpu_s, peak_memory_mib=ended.peak_memory_mib)
         if ended.folder is not None and ended.folder.exists():
@@ -328,7 +331,7 @@ class _Controller:
             message=quantum.message,
             first_frame=quantum.first_frame,
             traceback=quantum.traceback,
-            log=str(path.relative_to(self._run.path)) if quantum.log else "",
+            log=str(path.relative_to(self._run.path)) if path.exists() else "",
         )
 
 

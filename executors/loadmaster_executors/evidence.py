@@ -91,7 +91,7 @@ def _command_verdict(ended: CommandEnded) -> Verdict:
 def _is_refused_write(exception: BaseException, read_only: Collection[Path]) -> bool:
     if not isinstance(exception, OSError) or exception.errno not in _REFUSED:
         return False
-    return isinstance(exception.filename, str) and Path(exception.filename).absolute() in read_only
+    return isinstance(exception.filename, str | Path) and Path(exception.filename).absolute() in read_only
 
 
 def _first_frame(trace: TracebackType | None, package: str) -> str:

@@ -24,7 +24,7 @@ class Ended:
     token: str
     returncode: int | None  # of its process, negative for a signal; None if it was lost with its worker
     why: str = ""  # what the executor knows beside that
-    folder: Path | None = None  # where logs of a job without a report may lie, to be removed
+    folder: Path | None = None  # of the job, with its logs if it left no report; to be removed
     cpu_s: float = 0.0
     peak_memory_mib: float = 0.0
 

@@ -47,6 +47,18 @@ class Lease:
         os.close(self._descriptor)
 
 
+def is_held(path: Path) -> bool:
+    """Whether some process has the lease; to ask needs no right to write."""
+    try:
+        with open(path) as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
 def holder(path: Path) -> str:
     """Return what the holder said; "" if nothing."""
     try:

@@ -33,7 +33,7 @@ class LocalExecutor:
         self._scratch_root = scratch
         self._workers: list[_Worker] = []
         self._queue: deque[Manifest] = deque()
-        self._place: RunPlace
+        self._place: RunPlace | None = None
 
     def prepare(self, place: RunPlace) -> None:
         """Make sure that nothing of an earlier life runs any more, and clear what it left.
@@ -44,13 +44,10 @@ class LocalExecutor:
             If processes of an earlier life cannot be ended.
         """
         self._place = place
-        root = self._scratch_root
-        self._scratch = place.folder / "scratch" if root is None else root / f"loadmaster-{place.name}"
         for path in sorted(self._leases.glob("*.lease")):
             _free(path)
         for folder in self._scratch.glob("*"):
             clear_folder(folder)
-        self._scratch.mkdir(parents=True, exist_ok=True)
 
     def restart(self, tokens: Sequence[str]) -> set[str]:
         """Return none: jobs here end with the process that started them."""
@@ -115,10 +112,25 @@ class LocalExecutor:
             worker = self._workers.pop()
             worker.end(wait_s=_GRACE_S)
             _free(worker.lease)
+        if self._place is not None:
+            with suppress(OSError):  # not there, or not empty because somebody looks into a job's folder
+                self._scratch.rmdir()
+
+    @property
+    def _prepared(self) -> RunPlace:
+        assert self._place is not None, "prepare comes first"
+        return self._place
 
     @property
     def _leases(self) -> Path:
-        return self._place.folder / "workers"
+        return self._prepared.folder / "workers"
+
+    @property
+    def _scratch(self) -> Path:
+        """The folder that holds the jobs' own folders; of this run alone."""
+        if self._scratch_root is None:
+            return self._prepared.folder / "scratch"
+        return self._scratch_root / f"loadmaster-{self._prepared.name}"
 
     def _busy_cpus(self) -> int:
         return sum(self._share(worker.job) for worker in self._workers if worker.job is not None)
@@ -140,7 +152,7 @@ class LocalExecutor:
                 return worker
         taken = {worker.lease for worker in self._workers}
         leases = (self._leases / f"{i}.lease" for i in range(len(taken) + 1))
-        worker = _Worker(next(lease for lease in leases if lease not in taken), cpus, self._place.modules)
+        worker = _Worker(next(lease for lease in leases if lease not in taken), cpus, self._prepared.modules)
         self._workers.append(worker)
         return worker
 

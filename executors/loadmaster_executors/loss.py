@@ -1,34 +1,30 @@
 """What can be said of a job that left no report."""
 
+import shutil
+from collections.abc import Callable
 from itertools import count, takewhile
 from pathlib import Path
 
-from loadmaster_staging.location import join
 from loadmaster_staging.manifest import Manifest, QuantumReport, Report, Status
-from loadmaster_staging.stage import send_log
 
+from . import folder
 from .evidence import signal_name, tail
 from .executor import Ended
-from .folder import log_path
 from .job import EXIT_NO_REPORT
 
 
-def report_of_loss(manifest: Manifest, ended: Ended) -> Report:
+def report_of_loss(manifest: Manifest, ended: Ended, log_path: Callable[[int], Path]) -> Report:
     """Return a report in place of the one that a job did not write, from what the executor saw of it.
 
-    Logs that still lie in the job's folder are brought beside where the report would be.
+    Logs that lie in the job's folder still are kept at `log_path(i)`, for the i-th quantum.
     """
     status, error, message = _class_of(ended)
-    logs = _logs(ended)
-    last = max(len(logs) - 1, 0)  # the quantum that was at work
-    quanta = []
-    for index, spec in enumerate(manifest.quanta):
-        log = send_log(logs[index], manifest.staging_url, f".log-{index}.txt") if index < len(logs) else ""
-        if index == last:
-            text = _tail_of(manifest, log)
-            quanta.append(QuantumReport(spec.id, status, error, message, traceback=text, log=log))
-        else:
-            quanta.append(QuantumReport(spec.id, "blocked", message="the job's process ended", log=log))
+    kept = [_kept(log, log_path(index)) for index, log in enumerate(_logs(ended))]
+    last = max(len(kept) - 1, 0)  # the quantum that was at work
+    quanta = [QuantumReport(q.id, "blocked", message="the job's process ended") for q in manifest.quanta]
+    quanta[last] = QuantumReport(
+        manifest.quanta[last].id, status, error, message, traceback=tail(kept[last]) if kept else ""
+    )
     return Report(
         run=manifest.run,
         job=manifest.job,
@@ -62,8 +58,10 @@ def _logs(ended: Ended) -> list[Path]:
     if ended.folder is None:
         return []
     root = ended.folder
-    return list(takewhile(Path.exists, (log_path(root, index) for index in count())))
+    return list(takewhile(Path.exists, (folder.log_path(root, index) for index in count())))
 
 
-def _tail_of(manifest: Manifest, log: str) -> str:
-    return tail(Path(join(manifest.staging_url, log))) if log and "://" not in manifest.staging_url else ""
+def _kept(log: Path, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(log, path)
+    return path

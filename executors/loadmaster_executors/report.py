@@ -11,7 +11,7 @@ from .run import RunFolder
 # Most particular first: what tells two failures of the same kind apart, and nothing of their kind.
 _PARTICULARS = (
     (re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", re.IGNORECASE), "<id>"),
-    (re.compile(r"(?<![\w/.])(?:[a-z][a-z0-9+]*:/)?/[^\s'\",;:)\]}]+"), "<path>"),
+    (re.compile(r"(?<![\w/.>])(?:[a-z][a-z0-9+]*:/)?/[^\s'\",;:)\]}<>]+"), "<path>"),
     (re.compile(r"\b0x[0-9a-f]+\b", re.IGNORECASE), "<n>"),
     (re.compile(r"(?<![\w])[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?(?!\w)", re.IGNORECASE), "<n>"),
 )

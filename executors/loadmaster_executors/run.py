@@ -5,7 +5,7 @@ import secrets
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -14,12 +14,13 @@ from loadmaster_planner.plan import Plan
 from loadmaster_registry.errors import RunError
 
 from .journal import JobState, Journal
-from .lease import Lease, holder
+from .lease import Lease, holder, is_held
 
 PLAN_NAME = "plan"
 JOURNAL_NAME = "journal.sqlite3"
 _LEASE_NAME = "lease"
 _LOGS_PER_FOLDER = 1000
+_TRIES, _TRY_S = 5, 0.02
 
 
 class RunFolder:
@@ -41,19 +42,13 @@ class RunFolder:
         RunError
             If the folder holds another run.
         """
-        if (path / JOURNAL_NAME).exists():
-            run = cls.open(path)
-            run._check_same(plan)
-            return run
-        path.mkdir(parents=True, exist_ok=True)
-        plan.write(path / PLAN_NAME)
-        facts = {
-            "run": plan.output_run,
-            "plan": plan.digest,
-            "token": secrets.token_hex(4),
-            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        }
-        return cls(path, Journal.create(path / JOURNAL_NAME, plan.n_jobs, facts))
+        if not (path / JOURNAL_NAME).exists():
+            path.mkdir(parents=True, exist_ok=True)
+            with _lease(path):
+                _begin(path, plan)
+        run = cls.open(path)
+        run._check_same(plan)
+        return run
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -75,8 +70,7 @@ class RunFolder:
         """The plan as it was when the run began."""
         return Plan.open(self.path / PLAN_NAME)
 
-    @contextmanager
-    def lease(self) -> Iterator[None]:
+    def lease(self) -> AbstractContextManager[None]:
         """Be the one controller of this run, until the block or the process ends.
 
         Raises
@@ -84,30 +78,12 @@ class RunFolder:
         RunError
             If another process is.
         """
-        path = self.path / _LEASE_NAME
-        lease = Lease.take(path)
-        if lease is None:
-            raise RunError(
-                what="another process is at work on this run",
-                where=str(self.path),
-                why=f"it is {holder(path)}",
-                todo="wait for it, watch it with `loadmaster status`, or end it and give this command again",
-            )
-        now = time.strftime("%Y-%m-%d %H:%M:%S")
-        lease.say(f"process {os.getpid()} on {socket.gethostname()}, since {now}")
-        try:
-            yield
-        finally:
-            lease.give_back()
+        return _lease(self.path)
 
     @property
     def is_attended(self) -> bool:
         """Whether some process is at work on this run."""
-        lease = Lease.take(self.path / _LEASE_NAME)
-        if lease is None:
-            return True
-        lease.give_back()
-        return False
+        return is_held(self.path / _LEASE_NAME)
 
     def cancel(self) -> int:
         """Give up all jobs that are not over, and return how many; the same run can be taken up again.
@@ -138,3 +114,40 @@ class RunFolder:
                 f"and this is plan {plan.digest[:12]} into {plan.output_run!r}",
                 todo="plan into a new run",
             )
+
+
+def _begin(path: Path, plan: Plan) -> None:
+    """Write plan and journal; the journal comes last, and makes the folder a run."""
+    if (path / JOURNAL_NAME).exists():
+        return
+    plan.write(path / PLAN_NAME)
+    facts = {
+        "run": plan.output_run,
+        "plan": plan.digest,
+        "token": secrets.token_hex(4),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    Journal.create(path / JOURNAL_NAME, plan.n_jobs, facts).close()
+
+
+@contextmanager
+def _lease(folder: Path) -> Iterator[None]:
+    path = folder / _LEASE_NAME
+    lease = Lease.take(path)
+    for _ in range(_TRIES):  # whoever asks for `is_attended` holds it for an instant
+        if lease is None:
+            time.sleep(_TRY_S)
+            lease = Lease.take(path)
+    if lease is None:
+        raise RunError(
+            what="another process is at work on this run",
+            where=str(folder),
+            why=f"it is {holder(path)}",
+            todo="wait for it, watch it with `loadmaster status`, or end it and give this command again",
+        )
+    now = time.strftime("%Y-%m-%d %H:%M:%S")
+    lease.say(f"process {os.getpid()} on {socket.gethostname()}, since {now}")
+    try:
+        yield
+    finally:
+        lease.give_back()

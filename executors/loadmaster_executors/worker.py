@@ -5,6 +5,7 @@ gone) it kills its job and goes too. It starts light, then imports what the run'
 """
 
 import gc
+import io
 import json
 import os
 import select
@@ -143,6 +144,13 @@ class Worker:
                 os.killpg(self._child, signal.SIGKILL)
 
 
+def _unbuffer() -> None:
+    """Let what a task prints reach its log at each line's end, so that a kill leaves it there."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True)
+
+
 def _warm(modules: Sequence[str]) -> None:
     """Import what tasks will need; what fails here fails again in the job, which reports it."""
     for name in modules:
@@ -167,6 +175,7 @@ def main() -> None:
     assert lease is not None
     lease.say(str(os.getpid()))
     sys.path[:] = hello["path"]
+    _unbuffer()
     _warm(hello["modules"])
     channel.tell({"news": "ready", "python": sys.version.split()[0]})
     Worker(channel, lease).serve(orders)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import click
 from loadmaster_registry.errors import did_you_mean
 
-from .outcome import DONE, FAILED, USAGE, exit_code_of
+from .outcome import DONE, FAILED, USAGE, tell_error
 
 # section → verb → (module that holds it, its promise); a test compares the promises with the commands' own.
 COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
@@ -101,4 +101,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
         click.echo("interrupted", err=True)
         return FAILED
     except Exception as error:
-        return exit_code_of(error)
+        return tell_error(error)

@@ -1,12 +1,19 @@
 """Options that several commands share: the same word means the same everywhere."""
 
 import json
+import shlex
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def at(repo: str) -> str:
+    """Return what a command that is suggested must end with to be about the same repository."""
+    return "" if repo == "." else f" --repo {shlex.quote(repo)}"
 
 
 def _bound(context: click.Context, parameter: click.Parameter, pairs: tuple[str, ...]) -> dict[str, object]:
@@ -29,6 +36,13 @@ repo_option = click.option(
     envvar="LOADMASTER_REPO",
     metavar="REPO",
     help="The repository: its folder or an alias.  [default: $LOADMASTER_REPO, or the current folder]",
+)
+universe_option = click.option(
+    "--universe",
+    "extensions",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A YAML file with dimension elements beside Rubin's.  [any number of times]",
 )
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document instead of a table."

@@ -9,7 +9,7 @@ from loadmaster_registry.errors import Error, StageError
 DONE, FAILED, USAGE, REFUSED = 0, 1, 2, 3
 
 
-def exit_code_of(error: Exception) -> int:
+def tell_error(error: Exception) -> int:
     """Tell a person what went wrong, and return the code to exit with.
 
     An error of Loadmaster is its four parts, never a traceback; all of a group are told. Anything else is a

@@ -10,7 +10,15 @@ from loadmaster_staging.ingest import IngestReport, Mode, OnError
 
 from ..repo import Repo
 from ..tables import Table, format_bytes
-from .options import bind_option, collections_option, json_option, repo_option, where_option
+from .options import (
+    at,
+    bind_option,
+    collections_option,
+    json_option,
+    repo_option,
+    universe_option,
+    where_option,
+)
 from .outcome import DONE, FAILED
 from .output import show, tell
 
@@ -19,18 +27,14 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 @click.command("init")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
-@click.option(
-    "--universe",
-    "extensions",
-    multiple=True,
-    type=_FILE,
-    help="A YAML file with dimension elements beside Rubin's.  [any number of times]",
-)
+@universe_option
 def init_command(folder: Path, extensions: tuple[Path, ...]) -> None:
     """Make a new repository in a folder."""
     with Repo.init(folder, universe_extensions=extensions) as made:
         tell(f"made the repository {made.place.folder}")
-    tell(f"next: loadmaster import FILE… --repo {folder}, or loadmaster ingest INSTRUMENT FILE…")
+    tell(
+        f"next: loadmaster import FILE…{at(str(folder))}, or loadmaster ingest INSTRUMENT FILE…{at(str(folder))}"
+    )
 
 
 @click.command("import")

@@ -5,12 +5,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from loadmaster_executors.report import RunReport
+from loadmaster_registry.errors import RegistryError
 from rich.console import Console
 
 from ..plan import plan_table
 from ..repo import Repo
 from ..run import Run, report_facts, report_table, status_table
 from .options import (
+    at,
     bind_option,
     collections_option,
     config_options,
@@ -18,7 +21,7 @@ from .options import (
     repo_option,
     where_option,
 )
-from .outcome import DONE, FAILED
+from .outcome import DONE, FAILED, tell_error
 from .output import show, tell
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -57,18 +60,22 @@ def submit_options(command: _Command) -> _Command:
 @click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write the plan, for `submit`.")
 @json_option
 @repo_option
-def plan_command(save: Path | None, as_json: bool, repo: str, **asked: Any) -> None:
+def plan_command(save: Path | None, as_json: bool, repo: str, **asked: Any) -> int:
     """Plan what a pipeline will do, and show it.
 
     PIPELINE is a YAML file; FILE#LABEL,… a part of it. Nothing is started, and nothing but --save is written.
+    Exit code 1 says that there is nothing to do.
     """
     with Repo(repo) as opened:
         plan = opened.plan(**asked)
         if save is not None:
             plan.write(save)
         show(plan.table(), plan.facts(), as_json)
+    if not plan.n_jobs:
+        return FAILED
     if save is not None:
-        tell(f"next: loadmaster submit {save} --repo {repo}")
+        tell(f"next: loadmaster submit {save}{at(repo)}")
+    return DONE
 
 
 @click.command("submit")
@@ -83,7 +90,7 @@ def submit_command(plan: Path, site: str, jobs: int | None, rebase: bool, as_jso
     """
     with Repo(repo) as opened:
         run = opened.open_plan(plan).submit(site=site, jobs=jobs, rebase=rebase)
-        return _finish(run, as_json)
+        return _finish(run, as_json, repo)
 
 
 @click.command("run")
@@ -100,8 +107,8 @@ def run_command(as_json: bool, repo: str, **asked: Any) -> int:
     """
     with Repo(repo) as opened:
         run = opened.run(**asked)
-        _tell_of_others(opened, run)
-        return _finish(run, as_json)
+        _tell_of_others(opened, run, repo)
+        return _finish(run, as_json, repo)
 
 
 @click.command("status")
@@ -118,9 +125,7 @@ def status_command(run: str | None, as_json: bool, repo: str) -> None:
         lines = [(one.report(), one.status()) for one in runs]
     show(status_table(lines), [report_facts(report, status) for report, status in lines], as_json)
     if any(status == "stopped" for _, status in lines):
-        tell(
-            "a stopped run goes on with the command that began it, or with: loadmaster submit REPO/runs/RUN/plan"
-        )
+        tell("a stopped run goes on with the command that began it, or: loadmaster submit REPO/runs/RUN/plan")
 
 
 @click.command("report")
@@ -140,32 +145,39 @@ def report_command(run: str, traceback: bool, as_json: bool, repo: str) -> int:
     return FAILED if status == "failed" else DONE
 
 
-def _tell_of_others(repo: Repo, run: Run) -> None:
+def _tell_of_others(opened: Repo, run: Run, repo: str) -> None:
     """Say which runs of the same output were left unfinished, in case this was meant to be one of them."""
     if run.is_resumed:
         return
-    for other in repo.runs():
-        if other.name != run.name and other.output == run.output and other.status() == "stopped":
+    for other in opened.runs():
+        if other.name != run.name and other.status() == "stopped" and other.output == run.output:
             plan = other.folder.path / "plan"
-            tell(f"note: {other.name}, of another request, is unfinished; to go on: loadmaster submit {plan}")
+            tell(f"note: {other.name}, of another request, is unfinished")
+            tell(f"  to go on with it: loadmaster submit {plan}{at(repo)}")
 
 
-def _finish(run: Run, as_json: bool) -> int:
+def _finish(run: Run, as_json: bool, repo: str) -> int:
     """Wait for a run, and say how it ended and what to do next."""
-    plan = run.folder.plan
     if run.is_resumed:
         tell(f"going on with run {run.name}, begun {run.folder.journal.facts()['created']}")
     else:
-        plan_table(plan).print(Console(stderr=True))
+        plan_table(run.folder.plan).print(Console(stderr=True))
     try:
         report = run.wait()
     except KeyboardInterrupt:
         tell(f"interrupted: nothing runs any more, and the same command goes on with run {run.name}")
         return FAILED
+    except RegistryError as error:  # in the middle of the run: not refused, but failed
+        tell_error(error)
+        return FAILED
     show(report_table(report), report_facts(report, run.status()), as_json)
+    tell(_next_step(run, report, repo))
+    return DONE if report.is_good else FAILED
+
+
+def _next_step(run: Run, report: RunReport, repo: str) -> str:
     if report.is_good:
-        made = ", ".join(dataset_type.name for dataset_type in plan.dataset_types)
-        tell(f"made {made}; see them: loadmaster query-datasets TYPE -i {run.output}")
-        return DONE
-    tell(f"see more: loadmaster report {run.name} --traceback; the same command tries again what failed")
-    return FAILED
+        made = ", ".join(dataset_type.name for dataset_type in run.folder.plan.dataset_types)
+        return f"made {made}; see them: loadmaster query-datasets TYPE -i {run.output}{at(repo)}"
+    again = "tries again what failed" if report.counts["failed"] else "begins a new run"
+    return f"see more: loadmaster report {run.name} --traceback{at(repo)}; the same command {again}"

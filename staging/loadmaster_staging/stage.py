@@ -6,6 +6,7 @@ Light: the job runner imports this.
 import os
 import shutil
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +55,8 @@ def stage_out(files: Sequence[WrittenFile], staging_url: str) -> list[StagedFile
     Raises
     ------
     StageError
-        If bytes cannot be written there, as on a full disk.
+        If bytes cannot be written there, as on a full disk. Nothing of it stays there then: the report still
+        needs a place.
     """
     names = local_names([file.path.name for file in files])
     folder = local_path(staging_url)
@@ -63,6 +65,8 @@ def stage_out(files: Sequence[WrittenFile], staging_url: str) -> list[StagedFile
             folder.mkdir(parents=True, exist_ok=True)
         return [_send(file, staging_url, name) for file, name in zip(files, names, strict=True)]
     except OSError as error:
+        for name in names:
+            _discard(join(staging_url, name))
         raise StageError(
             what="the outputs could not be brought to the staging area",
             where=staging_url,
@@ -198,6 +202,15 @@ def _send(file: WrittenFile, staging_url: str, name: str) -> StagedFile:
         with open(file.path, "rb", buffering=0) as reader:
             measured = _received(reader, target, "")
     return StagedFile(file.dataset_id, name, measured.size_bytes, measured.checksum)
+
+
+def _discard(url: str) -> None:
+    with suppress(OSError):
+        if (path := local_path(url)) is not None:
+            path.unlink()
+        else:
+            fs, inner = remote(url)
+            fs.rm_file(inner)
 
 
 def _can_move(path: Path, target: Path) -> bool:

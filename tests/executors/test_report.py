@@ -23,9 +23,17 @@ def test_a_message_loses_what_tells_quanta_apart(message: str, kind: str) -> Non
     assert normalised(message) == kind
 
 
-@given(st.text())
-def test_nothing_is_left_to_lose_the_second_time(message: str) -> None:
-    assert normalised(normalised(message)) == normalised(message)
+PARTICULARS = st.tuples(
+    st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.uuids(), st.integers(0)
+)
+
+
+@given(PARTICULARS, PARTICULARS)
+def test_messages_that_differ_in_particulars_only_are_one(
+    one: tuple[object, ...], other: tuple[object, ...]
+) -> None:
+    message = "visit {0}: flux {1} of {2} in /data/{3}/x.fits, at 0x{3:x}"
+    assert normalised(message.format(*one)) == normalised(message.format(*other))
 
 
 def test_failures_are_grouped_and_all_jobs_are_accounted_for(survey: Survey) -> None:

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -131,6 +132,26 @@ def test_bound_values_are_json_or_text(survey: Repo, command: Command) -> None:
     wrong = command("query-data-ids", "exposure", "--where", where, "--bind", "camera", *words)
     assert wrong.returncode == 2
     assert "NAME=VALUE" in wrong.stderr
+
+
+def test_a_plan_with_nothing_to_do_says_why_and_is_no_success(
+    survey: Repo, pipeline: Path, command: Command
+) -> None:
+    words = ("-i", "Cam/raw", "-o", "u/me/x", "--where", f"{WHERE} AND exposure=99")
+    told = command("plan", pipeline, *words, "--repo", survey.place.folder)
+    assert told.returncode == 1
+    assert "nothing to do: " in told.stdout
+
+
+def test_a_suggested_command_is_about_the_same_repository(
+    survey: Repo, pipeline: Path, command: Command, tmp_path: Path
+) -> None:
+    named = tmp_path / "with blank"
+    survey.place.folder.rename(named)
+    words = ("-i", "Cam/raw", "-o", "u/me/x", "--where", WHERE, "--save", "x.plan")
+    told = command("plan", pipeline, *words, "--repo", "with blank")
+    suggested = told.stderr.strip().removeprefix("next: loadmaster ")
+    assert command(*shlex.split(suggested), "-j", "2").returncode == 0
 
 
 def test_a_pipeline_is_shown_without_a_repository(pipeline: Path, command: Command) -> None:

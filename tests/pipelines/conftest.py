@@ -98,11 +98,11 @@ class NotATask:
 TOY = """
 description: toy survey
 tasks:
-  isr: toy_tasks.Isr
+  isr: sketch_tasks.Isr
   detect:
-    class: toy_tasks.Detect
+    class: sketch_tasks.Detect
     config: {seed: 1}
-  summarize: toy_tasks.Summarize
+  summarize: sketch_tasks.Summarize
 subsets:
   perDetector: [isr, detect]
   perVisit: {subset: [summarize], description: one row a visit}
@@ -122,10 +122,10 @@ def universe() -> Universe:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return an empty folder for pipeline files; `toy_tasks` can be imported."""
+    """Return an empty folder for pipeline files; `sketch_tasks` can be imported."""
     modules = tmp_path / "modules"
     modules.mkdir()
-    (modules / "toy_tasks.py").write_text(TOY_TASKS)
+    (modules / "sketch_tasks.py").write_text(TOY_TASKS)
     monkeypatch.syspath_prepend(modules)
     files = tmp_path / "files"
     files.mkdir()

@@ -100,7 +100,7 @@ def test_the_instrument_is_kept_dropped_or_replaced(load: Load, folder: Path) ->
 def test_two_instruments_need_a_decision(load: Load, folder: Path) -> None:
     for name in ("a", "b"):
         (folder / f"{name}.yaml").write_text(
-            f"description: x\ninstrument: {name}.Cam\ntasks: {{isr_{name}: {{class: toy_tasks.Isr, "
+            f"description: x\ninstrument: {name}.Cam\ntasks: {{isr_{name}: {{class: sketch_tasks.Isr, "
             f"config: {{connections.image: image_{name}}}}}}}\n"
         )
     text = "description: y\nimports: [a.yaml, b.yaml]\n"
@@ -144,7 +144,7 @@ def test_a_rename_that_cannot_be_is_refused(
 
 
 def test_a_label_is_imported_once(load: Load, folder: Path) -> None:
-    (folder / "again.yaml").write_text("description: x\ntasks: {isr: toy_tasks.Isr}\n")
+    (folder / "again.yaml").write_text("description: x\ntasks: {isr: sketch_tasks.Isr}\n")
     with pytest.raises(PipelineError, match="task 'isr' is imported twice") as caught:
         load("description: x\nimports: [toy.yaml, again.yaml]\n")
     assert "again.yaml:2:9" in str(caught.value)
@@ -152,25 +152,25 @@ def test_a_label_is_imported_once(load: Load, folder: Path) -> None:
 
 def test_a_subset_is_imported_once_and_is_no_task(load: Load, folder: Path) -> None:
     (folder / "b.yaml").write_text(
-        "description: x\ntasks: {d: {class: toy_tasks.Isr}}\nsubsets: {perVisit: [d]}\n"
+        "description: x\ntasks: {d: {class: sketch_tasks.Isr}}\nsubsets: {perVisit: [d]}\n"
     )
     with pytest.raises(PipelineError, match="subset 'perVisit' is imported"):
         load("description: x\nimports: [toy.yaml, b.yaml]\n")
-    (folder / "c.yaml").write_text("description: x\ntasks: {perVisit: toy_tasks.Isr}\n")
+    (folder / "c.yaml").write_text("description: x\ntasks: {perVisit: sketch_tasks.Isr}\n")
     with pytest.raises(PipelineError, match="'perVisit' is imported"):
         load("description: x\nimports: [toy.yaml, c.yaml]\n")
     with pytest.raises(PipelineError, match="'perVisit' is a subset and a task"):
-        load("description: x\nimports: toy.yaml\ntasks: {perVisit: toy_tasks.Isr}\n")
+        load("description: x\nimports: toy.yaml\ntasks: {perVisit: sketch_tasks.Isr}\n")
 
 
 def test_own_settings_are_applied_after_imported_ones(importing: Callable[..., Pipeline]) -> None:
-    own = "tasks:\n  detect:\n    class: toy_tasks.Detect\n    config: {threshold: 4, seed: 2}\n"
+    own = "tasks:\n  detect:\n    class: sketch_tasks.Detect\n    config: {threshold: 4, seed: 2}\n"
     got = importing(more=own).tasks["detect"].config
     assert (got["threshold"], got["seed"]) == (4.0, 2)
 
 
 def test_the_same_class_without_settings_keeps_the_imported_ones(importing: Callable[..., Pipeline]) -> None:
-    assert importing(more="tasks: {detect: toy_tasks.Detect}\n").tasks["detect"].config["seed"] == 1
+    assert importing(more="tasks: {detect: sketch_tasks.Detect}\n").tasks["detect"].config["seed"] == 1
 
 
 def test_settings_may_be_added_without_repeating_the_class(importing: Callable[..., Pipeline]) -> None:
@@ -179,9 +179,9 @@ def test_settings_may_be_added_without_repeating_the_class(importing: Callable[.
 
 
 def test_another_class_replaces_the_task_with_its_settings(importing: Callable[..., Pipeline]) -> None:
-    own = "tasks: {summarize: {class: toy_tasks.Detect, config: {seed: 3, connections.kind: other}}}\nsteps: []\n"
+    own = "tasks: {summarize: {class: sketch_tasks.Detect, config: {seed: 3, connections.kind: other}}}\nsteps: []\n"
     pipeline = importing(", importSteps: false", own)
-    assert pipeline.tasks["summarize"].task_class == "toy_tasks.Detect"
+    assert pipeline.tasks["summarize"].task_class == "sketch_tasks.Detect"
 
 
 def test_own_subsets_replace_imported_ones(importing: Callable[..., Pipeline]) -> None:
@@ -199,13 +199,13 @@ def test_a_step_may_be_repeated_but_not_contradicted(importing: Callable[..., Pi
 def test_later_parameters_win_and_own_ones_most(load: Load, folder: Path) -> None:
     (folder / "a.yaml").write_text("description: a\nparameters: {x: 1, y: 1, z: 1}\ntasks: {}\n")
     (folder / "b.yaml").write_text("description: b\nparameters: {y: 2, z: 2}\ntasks: {}\n")
-    text = "description: c\nimports: [a.yaml, b.yaml]\nparameters: {z: 3}\ntasks: {isr: toy_tasks.Isr}\n"
+    text = "description: c\nimports: [a.yaml, b.yaml]\nparameters: {z: 3}\ntasks: {isr: sketch_tasks.Isr}\n"
     assert load(text).parameters == {"x": 1, "y": 2, "z": 3}
 
 
 def test_imported_settings_use_the_parameters_of_the_whole(load: Load, folder: Path) -> None:
     (folder / "a.yaml").write_text(
-        "description: a\nparameters: {n: 1}\ntasks:\n  d: {class: toy_tasks.Detect, config: {seed: parameters.n}}\n"
+        "description: a\nparameters: {n: 1}\ntasks:\n  d: {class: sketch_tasks.Detect, config: {seed: parameters.n}}\n"
     )
     pipeline = load("description: b\nimports: a.yaml\nparameters: {n: 8}\n")
     assert pipeline.tasks["d"].config["seed"] == 8

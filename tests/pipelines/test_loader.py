@@ -41,7 +41,7 @@ def tasks(*entries: str) -> str:
 
 def test_a_class_brings_dimensions_connections_configuration_and_resources(toy: Pipeline) -> None:
     isr = toy.tasks["isr"]
-    assert isr.task_class == "toy_tasks.Isr"
+    assert isr.task_class == "sketch_tasks.Isr"
     assert isr.runnable
     assert isr.dimensions == ("instrument", "exposure", "detector")
     assert [c.name for c in isr.connections] == ["raw", "bias", "image"]
@@ -50,12 +50,12 @@ def test_a_class_brings_dimensions_connections_configuration_and_resources(toy: 
 
 
 def test_resources_of_the_file_go_before_those_of_the_class(load: Load) -> None:
-    pipeline = load(tasks("  isr:\n    class: toy_tasks.Isr\n    resources: {cpus: 4, walltime_s: 60}\n"))
+    pipeline = load(tasks("  isr:\n    class: sketch_tasks.Isr\n    resources: {cpus: 4, walltime_s: 60}\n"))
     assert pipeline.tasks["isr"].resources == Resources(cpus=4, memory_mib=4096, walltime_s=60)
 
 
 def test_the_code_digest_is_of_the_modules_source_and_the_version(toy: Pipeline, folder: Path) -> None:
-    source = (folder.parent / "modules" / "toy_tasks.py").read_bytes()
+    source = (folder.parent / "modules" / "sketch_tasks.py").read_bytes()
     assert toy.tasks["isr"].code_digest == hashlib.sha256(source + b"\0" + b"2").hexdigest()
     assert toy.tasks["detect"].code_digest == hashlib.sha256(source + b"\0").hexdigest()
 
@@ -75,13 +75,13 @@ def test_templates_have_defaults_and_can_be_set_as_any_connection_can(load: Load
 description: x
 tasks:
   detect:
-    class: toy_tasks.Detect
+    class: sketch_tasks.Detect
     config:
       seed: 1
       connections.kind: diff
       connections.images: flattened
   other:
-    class: toy_tasks.Detect
+    class: sketch_tasks.Detect
     config: {seed: 2, connections.sources: "{kind}_other_{suffix}", connections.schema: plain}
 """
     pipeline = load(text)
@@ -103,7 +103,7 @@ tasks:
 def test_a_connection_cannot_be_renamed_at_random(load: Load, setting: str, words: str) -> None:
     with pytest.raises(PipelineError, match=words) as caught:
         load(
-            f"description: x\ntasks:\n  d:\n    class: toy_tasks.Detect\n    config:\n      seed: 1\n      {setting}\n"
+            f"description: x\ntasks:\n  d:\n    class: sketch_tasks.Detect\n    config:\n      seed: 1\n      {setting}\n"
         )
     assert "pipeline.yaml:7:7" in str(caught.value)
 
@@ -111,11 +111,11 @@ def test_a_connection_cannot_be_renamed_at_random(load: Load, setting: str, word
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("toy_tasks.Ist", "did you mean 'Isr'"),
-        ("toy_tasks.NotATask", "it is no subclass"),
+        ("sketch_tasks.Ist", "did you mean 'Isr'"),
+        ("sketch_tasks.NotATask", "it is no subclass"),
         ("toy_taks.Isr", "No module named 'toy_taks'"),
         ("Isr", "names no class"),
-        ("./toy_tasks.py:Isr", "names no class"),
+        ("./sketch_tasks.py:Isr", "names no class"),
         ("os.system", "it is no subclass"),
     ],
 )

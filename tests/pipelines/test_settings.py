@@ -9,7 +9,7 @@ from loadmaster_pipelines.pipeline import Pipeline
 from loadmaster_registry.errors import PipelineError
 
 Load = Callable[..., Pipeline]
-HEAD = "description: x\ntasks:\n  detect:\n    class: toy_tasks.Detect\n    config:\n"
+HEAD = "description: x\ntasks:\n  detect:\n    class: sketch_tasks.Detect\n    config:\n"
 
 
 def config(load: Load, *lines: str, **options: Any) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def test_text_is_read_as_the_field_needs_it(load: Load, line: str, field: str, v
 
 
 def test_none_as_text_means_nothing_where_nothing_is_allowed(load: Load) -> None:
-    text = "description: x\ntasks:\n  isr:\n    class: toy_tasks.Isr\n    config: {gain: 'None', comment: 'None'}\n"
+    text = "description: x\ntasks:\n  isr:\n    class: sketch_tasks.Isr\n    config: {gain: 'None', comment: 'None'}\n"
     got = load(text).tasks["isr"].config
     assert (got["gain"], got["comment"]) == (None, "None")
 
@@ -188,7 +188,7 @@ def test_python_sees_the_module_of_the_class_but_changes_nothing_there(load: Loa
     assert (
         config(load, "- python: config.seed = len(FRAME)", "- python: FRAME = 3", trusted=True)["seed"] == 3
     )
-    assert load("description: x\ntasks: {isr: toy_tasks.Isr}\n").tasks["isr"].dimensions[1] == "exposure"
+    assert load("description: x\ntasks: {isr: sketch_tasks.Isr}\n").tasks["isr"].dimensions[1] == "exposure"
 
 
 def test_files_run_before_python_and_python_before_fields_of_a_block(load: Load, folder: Path) -> None:
