@@ -97,8 +97,7 @@ def execute(
             while controller.is_on:
                 controller.tick()
         finally:
-            executor.close()
-            _take_stock(run.journal, manifests, kept=set())
+            _take_stock(run.journal, manifests, kept=executor.close())
             tell(Progress(run.journal.counts()))
     return report(run)
 

@@ -68,5 +68,5 @@ class Executor(Protocol):
             If nothing does.
         """
 
-    def close(self) -> None:
-        """End all that is running, at once, and let go of everything."""
+    def close(self) -> set[str]:
+        """Let go of everything; end at once what cannot go on alone, and return the attempts that do."""

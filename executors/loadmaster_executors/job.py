@@ -3,11 +3,9 @@
 Light: it starts on a compute node thousands of times, and imports nothing that a task does not ask for.
 """
 
-import logging
 import os
 import resource
 import socket
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -54,9 +52,6 @@ def run_job(manifest: Manifest, root: Path) -> Report:
     """
     started, clock = time.time(), time.monotonic()
     root.mkdir(parents=True)
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", force=True
-    )
     quanta = _staged_out(_finished(manifest, root), manifest, root)
     report = Report(
         run=manifest.run,

@@ -103,8 +103,8 @@ class LocalExecutor:
             raise _no_worker(worker)
         return f"local: {self._cpus} at once, {worker.about}"
 
-    def close(self) -> None:
-        """End all that is running, at once."""
+    def close(self) -> set[str]:
+        """End all that is running, at once; nothing goes on alone."""
         self._queue.clear()
         for worker in self._workers:
             worker.dismiss()
@@ -115,6 +115,7 @@ class LocalExecutor:
         if self._place is not None:
             with suppress(OSError):  # not there, or not empty because somebody looks into a job's folder
                 self._scratch.rmdir()
+        return set()
 
     @property
     def _prepared(self) -> RunPlace:

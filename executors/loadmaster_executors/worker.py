@@ -7,6 +7,7 @@ gone) it kills its job and goes too. It starts light, then imports what the run'
 import gc
 import io
 import json
+import logging
 import os
 import select
 import signal
@@ -18,7 +19,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from loadmaster_staging.manifest import manifest_from_json
+from loadmaster_staging.manifest import Manifest, manifest_from_json
 
 from .job import EXIT_NO_REPORT, run_job
 from .lease import Lease
@@ -92,7 +93,9 @@ class Worker:
         elif order["order"] == "cancel" and order["token"] == self._token:
             self._kill()
 
-    def _start(self, manifest: str, folder: Path, token: str) -> None:
+    def _start(self, text: str, folder: Path, token: str) -> None:
+        # Here and not in the child, in which every page that is written to must be copied first.
+        manifest = manifest_from_json(text)
         self._token = token
         self._child = os.fork()
         if self._child == 0:
@@ -100,7 +103,7 @@ class Worker:
         with suppress(OSError):  # both do it, so that neither can find it undone
             os.setpgid(self._child, self._child)
 
-    def _run(self, manifest: str, folder: Path) -> int:
+    def _run(self, manifest: Manifest, folder: Path) -> int:
         """Be the child: run the job and return the exit status."""
         try:
             signal.set_wakeup_fd(-1)
@@ -109,7 +112,7 @@ class Worker:
             self._lease.say(str(os.getpid()))
             self._lease.share()
             self._channel.close()
-            run_job(manifest_from_json(manifest), folder)
+            run_job(manifest, folder)
         except OSError:
             traceback.print_exc()
             return EXIT_NO_REPORT
@@ -144,8 +147,9 @@ class Worker:
                 os.killpg(self._child, signal.SIGKILL)
 
 
-def _unbuffer() -> None:
-    """Let what a task prints reach its log at each line's end, so that a kill leaves it there."""
+def _configure_streams() -> None:
+    """Let what a task prints or logs reach stdout and stderr at each line's end, so that a kill leaves it there."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True)
@@ -175,7 +179,7 @@ def main() -> None:
     assert lease is not None
     lease.say(str(os.getpid()))
     sys.path[:] = hello["path"]
-    _unbuffer()
+    _configure_streams()
     _warm(hello["modules"])
     channel.tell({"news": "ready", "python": sys.version.split()[0]})
     Worker(channel, lease).serve(orders)
