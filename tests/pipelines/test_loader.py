@@ -103,7 +103,8 @@ tasks:
 def test_a_connection_cannot_be_renamed_at_random(load: Load, setting: str, words: str) -> None:
     with pytest.raises(PipelineError, match=words) as caught:
         load(
-            f"description: x\ntasks:\n  d:\n    class: sketch_tasks.Detect\n    config:\n      seed: 1\n      {setting}\n"
+            "description: x\ntasks:\n  d:\n    class: sketch_tasks.Detect\n"
+            f"    config:\n      seed: 1\n      {setting}\n"
         )
     assert "pipeline.yaml:7:7" in str(caught.value)
 
