@@ -122,7 +122,7 @@ def status_table(lines: Sequence[tuple[RunReport, str]]) -> Table:
 def report_table(report: RunReport, *, tracebacks: bool = False) -> Table:
     """Make the table of a report: how many jobs are in each state, then a note for each kind of failure."""
     states = [(state, count) for state, count in report.counts.items() if count]
-    idle = (f"{report.n_no_work} of them had nothing to do",) if report.n_no_work else ()
+    idle = [f"{group.count} × {group.task} had nothing to do: {group.example}" for group in report.idle]
     return Table(
         headings=("jobs", "state"),
         rows=(*((str(count), state) for state, count in states), (str(report.n_jobs), "all")),
@@ -140,6 +140,10 @@ def report_facts(report: RunReport, status: str) -> dict[str, object]:
         "n_jobs": report.n_jobs,
         "counts": dict(report.counts),
         "n_no_work": report.n_no_work,
+        "idle": [
+            {"task": g.task, "message": g.message, "count": g.count, "example": g.example}
+            for g in report.idle
+        ],
         "failures": [
             {
                 "task": group.task,

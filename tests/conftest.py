@@ -17,7 +17,7 @@ def cases() -> Path:
 
 
 # In continuous integration a test may be skipped for this reason only: the folder is not part of the project.
-EXPECTED_SKIPS = ("no real cases at",)
+EXPECTED_SKIPS = ("no real cases at",) if CASES.is_dir() else ("no real cases at", "got empty parameter set")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

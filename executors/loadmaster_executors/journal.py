@@ -244,10 +244,10 @@ class Journal:
         )
         return dict(rows.fetchall())
 
-    def n_without_work(self) -> int:
-        """Return how many jobs are done, or blocked, because there was nothing to do."""
-        (n,) = self._connection.execute("SELECT count(*) FROM job WHERE class = 'no_work'").fetchone()
-        return int(n)
+    def without_work(self) -> list[tuple[int, str]]:
+        """Return the jobs that are done, or blocked, because there was nothing to do, and the reason of each."""
+        query = "SELECT job, message FROM job WHERE class = 'no_work' ORDER BY job"
+        return self._connection.execute(query).fetchall()
 
     def move(self, jobs: Iterable[int], state: JobState) -> None:
         """Move jobs to a state that needs no more words."""

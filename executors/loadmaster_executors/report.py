@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .journal import Failure
 from .run import RunFolder
@@ -38,13 +38,30 @@ class FailureGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class IdleGroup:
+    """Jobs that had nothing to do, for the same reason."""
+
+    task: str
+    message: str  # with numbers, paths and ids left out
+    count: int
+    example: str  # the message of one of them
+
+
+@dataclass(frozen=True, slots=True)
 class RunReport:
     """Where a run stands."""
 
     run: str
     counts: Mapping[str, int]  # jobs by state; together they are all jobs of the plan
-    n_no_work: int  # of those done or blocked: because there was nothing to do
+    idle: tuple[
+        IdleGroup, ...
+    ]  # of those done or blocked: because there was nothing to do; most frequent first
     failures: tuple[FailureGroup, ...]  # most frequent first
+
+    @property
+    def n_no_work(self) -> int:
+        """How many jobs had nothing to do."""
+        return sum(group.count for group in self.idle)
 
     @property
     def n_jobs(self) -> int:
@@ -66,16 +83,25 @@ def report(run: RunFolder) -> RunReport:
     """Read a run's report from its journal; also while it goes on."""
     blocked = dict(run.journal.blocked())
     groups: dict[tuple[str, ...], list[tuple[Failure, int]]] = {}
-    for failure in run.journal.failures():
+    for found in run.journal.failures():
+        failure = replace(found, log=str(run.path / found.log)) if found.log else found
         # What a job blocks counts once, for the first of its failures.
         groups.setdefault(_kind(failure), []).append((failure, blocked.pop(failure.job, 0)))
     failures = [_group(kind, members) for kind, members in groups.items()]
     return RunReport(
         run=run.run,
         counts=run.journal.counts(),
-        n_no_work=run.journal.n_without_work(),
+        idle=_idle(run),
         failures=tuple(sorted(failures, key=lambda group: -group.count)),
     )
+
+
+def _idle(run: RunFolder) -> tuple[IdleGroup, ...]:
+    kinds: dict[tuple[str, str], list[str]] = {}
+    for job, message in run.journal.without_work():
+        kinds.setdefault((run.plan.task_of(job), normalised(message)), []).append(message)
+    groups = (IdleGroup(*kind, len(messages), messages[0]) for kind, messages in kinds.items())
+    return tuple(sorted(groups, key=lambda group: -group.count))
 
 
 def normalised(message: str) -> str:
