@@ -20,7 +20,7 @@ def pipeline_command() -> None:
 
 @pipeline_command.command("show")
 @click.argument("pipeline")
-@click.option("--as", "form", type=click.Choice([*_FORMS, "json"]), default="text", show_default=True)
+@click.option("--format", "form", type=click.Choice([*_FORMS, "json"]), default="text", show_default=True)
 @config_options
 @universe_option
 def show_command(

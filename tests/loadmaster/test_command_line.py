@@ -156,9 +156,9 @@ def test_a_suggested_command_is_about_the_same_repository(
 
 def test_a_pipeline_is_shown_without_a_repository(pipeline: Path, command: Command) -> None:
     assert "copy" in command("pipeline", "show", pipeline).stdout
-    assert command("pipeline", "show", pipeline, "--as", "mermaid").stdout.startswith("flowchart")
-    assert "<svg" in command("pipeline", "show", pipeline, "--as", "svg").stdout
-    shown = json.loads(command("pipeline", "show", pipeline, "--as", "json").stdout)
+    assert command("pipeline", "show", pipeline, "--format", "mermaid").stdout.startswith("flowchart")
+    assert "<svg" in command("pipeline", "show", pipeline, "--format", "svg").stdout
+    shown = json.loads(command("pipeline", "show", pipeline, "--format", "json").stdout)
     assert [task["label"] for task in shown["tasks"]] == ["copy", "gather"]
 
 
