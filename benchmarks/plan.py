@@ -125,7 +125,7 @@ def show(rows: list[tuple[Measured, Measured | None]]) -> None:
             ratio = ours.quanta_per_s / theirs.quanta_per_s
             cells += [f"{theirs.seconds:.1f}", f"{theirs.quanta_per_s:,.0f}", f"{ratio:,.0f} ×"]
         table.add_row(*cells)
-    Console().print(table)
+    Console(width=130).print(table)
 
 
 def measure(folder: Path, quanta: int) -> Measured:
