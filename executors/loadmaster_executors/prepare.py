@@ -122,20 +122,29 @@ def modules_of(plan: Plan) -> tuple[str, ...]:
 
 
 def check_runnable(plan: Plan) -> None:
-    """Refuse a plan with tasks that are declared for planning only.
+    """Refuse a plan with tasks that are declared for planning only, or with datasets of which there is one a run.
 
     Raises
     ------
     RunError
         Naming all of them.
     """
-    idle = [s.label for s in plan.summary if s.quanta and not plan.pipeline.tasks[s.label].runnable]
+    tasks = [plan.pipeline.tasks[s.label] for s in plan.summary if s.quanta]
+    idle = [task.label for task in tasks if not task.runnable]
     if idle:
         raise RunError(
             what=f"{len(idle)} tasks of the plan have nothing to run",
             where=", ".join(idle[:10]),
             why="they have neither a class that can be imported nor a command",
             todo="give them a `command:`, or plan only the other tasks of the pipeline",
+        )
+    init = [f"{task.label}.{c.name}" for task in tasks for c in (*task.init_inputs, *task.init_outputs)]
+    if init:
+        raise RunError(
+            what=f"{len(init)} connections are init-inputs or init-outputs, which nobody makes or reads in a run yet",
+            where=", ".join(init[:10]),
+            why="jobs are given what their quantum reads and writes, and these belong to no quantum",
+            todo="declare them as inputs and outputs with dimensions, for instance [instrument]",
         )
 
 

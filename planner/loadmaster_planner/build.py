@@ -54,9 +54,7 @@ def build_part(registry: Snapshot, pipeline: Pipeline, request: Request) -> Part
     return _without_the_impossible(pipeline, part)
 
 
-def overall_input_error(
-    registry: Snapshot, name: str, consumers: Sequence[str], error: NotFound
-) -> PlanError:
+def _unknown_input(name: str, consumers: Sequence[str], error: NotFound) -> PlanError:
     """Say that nobody ever registered an overall input."""
     return PlanError(
         what=f"nothing is known of the overall input {name!r}",
@@ -94,7 +92,7 @@ def _overall_inputs(
             known = registry.dataset_type(name)
         except NotFound as error:
             if constrains:
-                raise overall_input_error(registry, name, [label for label, _ in uses], error) from None
+                raise _unknown_input(name, [label for label, _ in uses], error) from None
             found[name] = Found(name, _nothing(registry, required), False)
             continue
         if known.dimensions.required != required:

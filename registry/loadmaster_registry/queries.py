@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from .errors import NotFound, QueryError, did_you_mean
+from .identifiers import resolve
 from .records import DataId
 from .relations import Constrained, Constraint, constrain
 from .snapshot import Snapshot
@@ -183,23 +184,18 @@ def _ordered(
 def _order_column(
     registry: Snapshot, frame: pl.DataFrame, group: DimensionGroup, name: str
 ) -> tuple[pl.DataFrame, str]:
-    """Attach the column `name` (``visit.exposure_time``, ``visit.timespan.begin``, ``visit``) for sorting."""
-    if name in frame.columns:
-        return frame, name
-    element, _, field = name.partition(".")
-    field = {"timespan.begin": "timespan_begin", "timespan.end": "timespan_end"}.get(field, field)
-    known = [*group.names, *(e.name for e in registry.universe.joins_of(group))]
-    records = registry.records(element) if element in known else pl.DataFrame()
-    if field not in records.columns:
-        columns = {
-            f"{e}.{c}" for e in known if e in registry.universe.elements for c in registry.records(e).columns
-        }
+    """Attach the column that `name` stands for (``visit.exposure_time``, ``visit.timespan.begin``, ``visit``)."""
+    field = resolve(name, registry.universe, group)
+    column = field.columns[0]  # a time span is ordered by its begin
+    if column in frame.columns:
+        return frame, column
+    keys = list(registry.universe[field.element].required)
+    if not set(keys) <= set(group.names):
         raise QueryError(
             what=f"cannot order by {name!r}",
-            where="order_by",
-            why="no element of the query has this column",
-            todo=did_you_mean(name, columns),
+            where=f"order_by of a query for {group}",
+            why=f"{field.element} is no part of the data IDs that are asked for",
+            todo=f"order by something of {', '.join(group.names)}, or ask for {field.element} too",
         )
-    keys = list(registry.universe[element].required)
-    alias = f"{element}.{field}"
-    return frame.join(records.select(*keys, pl.col(field).alias(alias)), on=keys, how="left"), alias
+    records = registry.records(field.element).select(*keys, pl.col(column.rsplit(".", 1)[-1]).alias(column))
+    return frame.join(records, on=keys, how="left"), column

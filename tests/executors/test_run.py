@@ -302,6 +302,21 @@ tasks:
         survey.execute(survey.begin(survey.plan_yaml(text)))
 
 
+def test_what_there_would_be_once_a_run_is_refused_before_anything_runs(survey: Survey) -> None:
+    text = """
+description: a schema for all quanta
+tasks:
+  copy:
+    dimensions: [instrument, detector]
+    command: cp {inputs.number.path} {outputs.made.path}
+    inputs: {number: {dataset_type: number, storage_class: Text, dimensions: [instrument, detector]}}
+    outputs: {made: {dataset_type: made, storage_class: Text, dimensions: [instrument, detector]}}
+    init_outputs: {schema: {dataset_type: made_schema, storage_class: Text}}
+"""
+    with pytest.raises(RunError, match=r"copy\.schema"):
+        survey.execute(survey.begin(survey.plan_yaml(text)))
+
+
 COMMANDS = """
 description: commands
 tasks:

@@ -102,3 +102,17 @@ def test_an_overlap_that_is_written_takes_the_place_of_the_finest_one(
     )
     assert finest.height == 1132  # each of the registered detector regions is on one patch
     assert written.height == 160 * 111  # as Rubin's registry: every detector of every visit
+
+
+def test_data_ids_are_ordered_by_what_a_name_stands_for(registries: dict[str, Registry]) -> None:
+    registry = registries["rc2-visits"]
+    asked = {"where": "instrument='HSC' AND band = 'i'"}
+    plain = query_data_ids(registry, ["visit"], order_by=["-exposure_time", "visit"], **asked)["visit"]
+    in_full = query_data_ids(registry, ["visit"], order_by=["-visit.exposure_time", "visit.id"], **asked)[
+        "visit"
+    ]
+    assert plain.to_list() == in_full.to_list() != sorted(plain)
+    with pytest.raises(QueryError, match="exposure_time"):
+        query_data_ids(registry, ["visit"], order_by=["visit.exposure_tim"], **asked)
+    with pytest.raises(QueryError, match="tract is no part of the data IDs"):
+        query_data_ids(registry, ["visit"], order_by=["tract"], **asked)
