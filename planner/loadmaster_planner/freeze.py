@@ -49,7 +49,7 @@ def freeze_graph(registry: Snapshot, parts: Sequence[Part], prerequisites: _Foun
 
 
 def _stored(parts: Sequence[Part], prerequisites: _Found) -> dict[str, pl.DataFrame]:
-    """Return, by type, the datasets in the registry that may be used: data ID and `dataset`, sorted."""
+    """Return, by type, the tables that hold stored datasets: data ID and `dataset` (−1: to be made), sorted."""
     frames: dict[str, list[pl.DataFrame]] = {}
     for part in parts:
         for name, table in part.datasets.items():
@@ -60,16 +60,13 @@ def _stored(parts: Sequence[Part], prerequisites: _Found) -> dict[str, pl.DataFr
             frames.setdefault(found.dataset_type, []).append(found.edges.drop("quantum"))
     stored = {}
     for name, pieces in frames.items():
-        whole = pl.concat(pieces).unique(subset=["dataset"])
+        whole = pl.concat(pieces).unique()
         stored[name] = whole.sort(*(c for c in whole.columns if c != "dataset"), "dataset")
     return stored
 
 
 def _values(axes: Axes, table: Datasets) -> pl.DataFrame:
-    known = table.existing >= 0
-    codes = pl.DataFrame([*table.codes.get_columns(), pl.Series("dataset", table.existing)]).filter(
-        pl.Series(known)
-    )
+    codes = pl.DataFrame([*table.codes.get_columns(), pl.Series("dataset", table.existing)])
     return pl.DataFrame([*axes.decode(codes, table.dimensions).get_columns(), codes["dataset"]])
 
 
@@ -117,7 +114,9 @@ def _new_rows(old: Datasets, new: Datasets) -> NDArray[np.int64]:
     """Return for each dataset of a part its row in the merged table; −1 where it is in none."""
     if not (old.existing >= 0).any():
         return np.arange(old.count)
-    return _rows_of(old.existing, new)
+    rows = _rows_of(old.existing, new)
+    rows[old.existing < 0] = np.flatnonzero(new.existing < 0)  # both in order of data ID
+    return rows
 
 
 def _rows_of(existing: NDArray[np.int64], table: Datasets) -> NDArray[np.int64]:

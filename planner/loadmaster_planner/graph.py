@@ -4,7 +4,7 @@ Rows are referred to by their position. Nothing here is an object a quantum.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 
 import numpy as np
@@ -85,6 +85,25 @@ class Dropped:
 
 
 @dataclass(frozen=True)
+class PartialGather:
+    """Quanta that gather less than they would without the restriction."""
+
+    task: str
+    connection: str
+    dataset_type: str
+    quanta: int  # of the task, that lack something
+    planned: int  # inputs that they have
+    complete: int  # inputs that they would have
+    example: Mapping[str, int | str]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.quanta} quanta of {self.task} get {self.planned} of {self.complete} {self.dataset_type!r} "
+            f"({self.connection}), for instance {dict(self.example)}"
+        )
+
+
+@dataclass(frozen=True)
 class Part:
     """The graph of tasks that regular inputs and outputs connect, over axes of its own."""
 
@@ -94,6 +113,8 @@ class Part:
     dropped: Sequence[Dropped] = ()
     missing: Mapping[str, int] = field(default_factory=dict)  # task → input edges without a dataset
     why_empty: str = ""
+    done: Mapping[str, int] = field(default_factory=dict)  # task → quanta that are done already
+    partial: Sequence[PartialGather] = ()
 
 
 def positions(rows: pl.DataFrame, table: pl.DataFrame, axes: Axes) -> NDArray[np.int64]:
@@ -128,3 +149,30 @@ def positions(rows: pl.DataFrame, table: pl.DataFrame, axes: Axes) -> NDArray[np
 def counts(edges: Edges, n_quanta: int) -> NDArray[np.int64]:
     """Return how many edges each quantum has, shape (n_quanta,)."""
     return np.bincount(edges.quantum, minlength=n_quanta)
+
+
+def quantum_data_id(quanta: Quanta, axes: Axes, row: int) -> dict[str, int | str]:
+    """Return the required data ID of one quantum."""
+    return {
+        d: axes.values[d][int(quanta.codes[d][row]) if d in quanta.codes.columns else 0]
+        for d in quanta.dimensions
+    }
+
+
+def keep_quanta(quanta: Quanta, alive: NDArray[np.bool_]) -> Quanta:
+    """Return only the quanta that are `alive`, with their edges."""
+    if alive.all():
+        return quanta
+    new = np.cumsum(alive, dtype=np.int64) - 1
+
+    def kept(edges: Edges) -> Edges:
+        held = edges.where(alive[edges.quantum])
+        return Edges(new[held.quantum].astype(np.uint32), held.dataset)
+
+    return replace(
+        quanta,
+        codes=quanta.codes.filter(pl.Series(alive)) if quanta.codes.width else quanta.codes,
+        count=int(alive.sum()),
+        inputs={name: kept(edges) for name, edges in quanta.inputs.items()},
+        outputs={name: kept(edges) for name, edges in quanta.outputs.items()},
+    )

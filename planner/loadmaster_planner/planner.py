@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import numpy as np
 import polars as pl
 from loadmaster_pipelines.pipeline import Pipeline
-from loadmaster_registry.errors import NotFound, PlanError
+from loadmaster_registry.errors import PlanError
 from loadmaster_registry.snapshot import Snapshot
 from loadmaster_registry.store import Registry
 from numpy.typing import NDArray
@@ -20,8 +20,7 @@ from .plan import ConnectionFacts, Plan, PlanHeader, TaskFacts, TaskSummary, Typ
 from .prerequisites import Prerequisites, find_prerequisites
 from .request import Request
 from .tables import MemoryTables
-
-_CLASHES_SHOWN = 50
+from .target import check_target
 
 
 def make_plan(registry: Registry, pipeline: Pipeline, request: Request) -> Plan:
@@ -36,10 +35,11 @@ def make_plan(registry: Registry, pipeline: Pipeline, request: Request) -> Plan:
         If the `where` of the request cannot be understood.
     """
     with registry.snapshot() as now:
+        check_target(now.universe, pipeline, request)
         parts = [build_part(now, pipeline.subset(labels), request) for labels in pipeline.components()]
+        _refuse_partial_gathers(parts, request)
         found = _prerequisites(now, pipeline, request, parts)
         graph = freeze_graph(now, parts, found)
-        _refuse_clashes(now, graph, request)
         return _finished(now, pipeline, request, parts, graph)
 
 
@@ -57,37 +57,18 @@ def _prerequisites(
     }
 
 
-def _made(graph: QuantumGraph) -> set[str]:
-    """Return the names of the dataset types that quanta make."""
-    return {q.types[c] for q in graph.quanta.values() for c, edges in q.outputs.items() if len(edges)}
-
-
-def _refuse_clashes(registry: Snapshot, graph: QuantumGraph, request: Request) -> None:
-    """Raise if an output that the plan would make exists already, listing all such."""
-    try:
-        registry.collection(request.output_run)
-    except NotFound:
-        return
-    clashes = []
-    for name in sorted(_made(graph)):
-        table = graph.datasets[name]
-        try:
-            existing = registry.datasets(name, [request.output_run])
-        except NotFound:
-            continue
-        codes = table.codes if table.codes.width else pl.DataFrame({"": np.zeros(table.count)})
-        keys = list(table.dimensions)
-        planned = graph.axes.decode(codes, keys)
-        both = planned.join(existing, on=keys, how="semi") if keys else existing
-        clashes += [f"{name} {row}" for row in both.select(keys).iter_rows(named=True)]
-    if clashes:
-        shown = "\n    ".join(clashes[:_CLASHES_SHOWN])
-        more = f"\n    … and {len(clashes) - _CLASHES_SHOWN} more" if len(clashes) > _CLASHES_SHOWN else ""
+def _refuse_partial_gathers(parts: list[Part], request: Request) -> None:
+    """Raise if a restriction trims what tasks gather, unless this is wanted."""
+    partial = [p for part in parts for p in part.partial]
+    if partial and not request.allow_partial_gather:
         raise PlanError(
-            what=f"{len(clashes)} outputs exist already",
-            where=f"run {request.output_run}:\n    {shown}{more}",
-            why="nothing is ever overwritten",
-            todo="choose another output run (a new one is made when you give just an output collection)",
+            what="the restriction leaves gathers with a part of their inputs",
+            where=f"where `{request.where}`"
+            + "".join(f", data IDs of {table.name}" for table in request.tables)
+            + "".join(f"\n    {p}" for p in partial),
+            why="`where` and tables restrict every data ID, also of what other data IDs need whole",
+            todo="say what is wanted with --target instead, which plans all that it needs, or accept it with "
+            "--allow-partial-gather",
         )
 
 

@@ -20,8 +20,8 @@ from loadmaster_registry.timespan import MAX_NS, MIN_NS, Timespan
 from loadmaster_registry.universe import DimensionGroup
 from numpy.typing import NDArray
 
-from .build import quantum_data_id, refuse_several
-from .graph import Edges, Quanta, counts
+from .build import refuse_several
+from .graph import Edges, Quanta, counts, quantum_data_id
 
 _QUANTUM = "\x00quantum"
 _SPAN = "\x00span"

@@ -12,10 +12,12 @@ import polars as pl
 from .errors import QueryError
 from .frames import Keep
 from .joins import Axes, Reduced, Relation, reduce_join
-from .sky import overlapping_pairs
+from .sky import envelope_pixels, overlapping_pairs
 from .snapshot import Snapshot
 from .universe import DimensionGroup, Universe
 from .where import Predicate, contradiction
+
+_FEW_ROWS = 10_000  # of a constraint, that its values are worth gathering before anything is read
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,15 @@ class Constraint:
 
     name: str
     frame: pl.DataFrame  # one column a dimension
+    narrows: bool = False  # its values decide what is read at all; what the funnel counts is then less
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """A set of data IDs that take no part, as values: observations with a flag."""
+
+    name: str
+    frame: pl.DataFrame  # one column a required dimension
 
 
 @dataclass(frozen=True)
@@ -51,12 +62,13 @@ def constrain(
     group: DimensionGroup,
     predicates: Sequence[Predicate] = (),
     constraints: Sequence[Constraint] = (),
+    exclusions: Sequence[Exclusion] = (),
 ) -> Constrained:
-    """Find the data IDs over `group` and what the predicates name.
+    """Find the data IDs over `group` and what the predicates and constraints name.
 
     Rows over a set of dimensions are all combinations of records that agree on shared keys, are related through
     the link tables, and whose finest regions overlap where two families of regions take part, unless a predicate
-    says itself which regions must overlap.
+    says itself which regions must overlap. Exclusions about dimensions that take no part change nothing.
 
     Raises
     ------
@@ -64,20 +76,27 @@ def constrain(
         If more than two families of regions would have to be joined.
     """
     universe = registry.universe
-    whole = universe.group({*group.names, *(d for p in predicates for d in p.dimensions)})
-    keep = kept_values(predicates)
+    named = {d for p in predicates for d in p.dimensions} | {d for c in constraints for d in c.frame.columns}
+    whole = universe.group({*group.names, *named})
+    exclusions = [e for e in exclusions if e.frame.height and set(e.frame.columns) <= set(whole.names)]
+    keep = _narrowed(kept_values(predicates), constraints)
     own, spanning = _by_element(universe, whole, predicates)
     frames = {
         e: _filtered(registry.records(e, keep), own.get(e, ())) for e in _elements(universe, whole, own)
     }
-    axes = _axes(universe, whole, frames, constraints)
+    pixels = _touched_pixels(registry, whole, keep)
+    axes = _axes(universe, whole, frames, [*constraints, *pixels])
     relations = [
         axes.relation(_describe(e, own.get(e, ())), frame.select(_keys(universe, e)))
         for e, frame in frames.items()
     ]
-    relations += [axes.relation(c.name, c.frame) for c in constraints]
+    relations += [axes.relation(c.name, c.frame) for c in (*constraints, *pixels)]
     relations += [_constant(p) for p in spanning if not p.columns]
     reduced = reduce_join(relations, axes)
+    for exclusion in exclusions:
+        if not reduced.is_empty:
+            relations.append(_left(exclusion, reduced))
+            reduced = reduce_join([*reduced.relations, relations[-1]], axes)
     for pair in _overlaps(universe, whole, predicates):
         if not reduced.is_empty:
             relations.append(_overlap(registry, keep, pair, reduced))
@@ -98,6 +117,18 @@ def kept_values(predicates: Iterable[Predicate]) -> Keep:
             before = keep.get(dimension)
             keep[dimension] = values if before is None else tuple(v for v in before if v in set(values))
     return keep
+
+
+def _narrowed(keep: Keep, constraints: Iterable[Constraint]) -> Keep:
+    """Add to the values that predicates keep those of short constraints that narrow: less is read then."""
+    narrow = dict(keep)
+    for constraint in constraints:
+        if constraint.narrows and constraint.frame.height <= _FEW_ROWS:
+            for d in constraint.frame.columns:
+                values = constraint.frame[d].unique(maintain_order=True).to_list()
+                known = set(narrow.get(d, values))
+                narrow[d] = tuple(v for v in values if v in known)
+    return narrow
 
 
 def _by_element(
@@ -182,18 +213,44 @@ def _overlaps(
     if named:
         return named
     members = [*universe.finest(universe.spatial_families, group).values()]
-    members += [d for d in group.required if universe[d].is_skypix]
     if len(members) < 2:
         return []
-    if len(members) > 2 or any(universe[m].is_skypix for m in members):
+    if len(members) > 2 or any(universe[d].is_skypix for d in group.required):
         raise QueryError(
-            what=f"no rule says how {', '.join(members)} overlap on the sky",
+            what=f"no rule says how {', '.join([*members, *_pixels(universe, group)])} overlap on the sky",
             where=f"dimensions {group}",
-            why="observations and sky maps are joined by region; sky pixels only as prerequisite inputs",
+            why="only two families of regions can be joined at once",
             todo="leave one of them out, say which regions overlap (`a.region OVERLAPS b.region`), or look its "
             "datasets up as a prerequisite",
         )
     return [(members[0], members[1])]
+
+
+def _pixels(universe: Universe, group: DimensionGroup) -> list[str]:
+    return [d for d in group.required if universe[d].is_skypix]
+
+
+def _touched_pixels(registry: Snapshot, group: DimensionGroup, keep: Keep) -> list[Constraint]:
+    """Relate sky pixels to the one family of regions that takes part: a region touches what its envelope does."""
+    universe = registry.universe
+    members = [*universe.finest(universe.spatial_families, group).values()]
+    if len(members) != 1:
+        return []
+    keys = list(universe[members[0]].required)
+    touched = []
+    for pixels in _pixels(universe, group):
+        records = registry.records(members[0], keep).select(*keys, "region").drop_nulls("region")
+        row, pixel = envelope_pixels(records["region"], pixels)
+        frame = records.select(keys)[row].with_columns(pl.Series(pixels, pixel).cast(pl.Int64))
+        touched.append(Constraint(f"{pixels} pixels that {members[0]} regions touch", frame))
+    return touched
+
+
+def _left(exclusion: Exclusion, reduced: Reduced) -> Relation:
+    """Make a relation of what is left without the excluded data IDs."""
+    keys = exclusion.frame.columns
+    left = reduced.data_ids(keys).join(exclusion.frame, on=keys, how="anti", maintain_order="left")
+    return reduced.axes.relation(exclusion.name, left)
 
 
 def _overlap(registry: Snapshot, keep: Keep, pair: tuple[str, str], reduced: Reduced) -> Relation:

@@ -1,0 +1,124 @@
+"""Gathers that a restriction leaves with a part of their inputs.
+
+A task gathers where an input's dimensions go beyond its own. What a quantum would gather without the restriction is
+what planning the task and those upstream of it, for that quantum alone, gives: the tasks downstream, and the sky
+they are about, restrict nothing then.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import networkx as nx
+import numpy as np
+import polars as pl
+from loadmaster_pipelines.connections import Connection
+from loadmaster_pipelines.pipeline import Pipeline, TaskNode
+from loadmaster_registry.relations import Constrained, Constraint, constrain
+from loadmaster_registry.snapshot import Snapshot
+from loadmaster_registry.universe import Universe
+from loadmaster_registry.where import Predicate
+
+from .candidates import Selection, existing_constraints, group_of, overall_inputs
+from .graph import Part, PartialGather, Quanta, counts, positions, quantum_data_id
+from .request import Request
+
+
+def partial_gathers(
+    registry: Snapshot, pipeline: Pipeline, part: Part, finished: Part, request: Request, selection: Selection
+) -> tuple[PartialGather, ...]:
+    """Find the quanta of `finished` that gather less than they would without `where` and data-ID tables.
+
+    Parameters
+    ----------
+    part : Part
+        All candidates: what fell away since for want of an input is no matter of the restriction.
+    """
+    restrictions = [p.dimensions for p in selection.predicates if not _is_context(registry.universe, p)]
+    restrictions += [frozenset(table.frame.columns) for table in selection.tables]
+    found = []
+    for task in pipeline.tasks.values():
+        gathers = [c for c in task.inputs if _gathers(registry.universe, task, c)]
+        own = set(registry.universe.group(task.dimensions).names)
+        if gathers and finished.quanta[task.label].count and not all(r <= own for r in restrictions):
+            found += _partial(registry, pipeline, task, gathers, part, finished, request, selection)
+    return tuple(found)
+
+
+def upstream(pipeline: Pipeline, label: str) -> Pipeline:
+    """Return the pipeline of one task and all whose outputs it needs, directly or not."""
+    return pipeline.subset(nx.ancestors(pipeline.task_graph(), label) | {label})
+
+
+def context(universe: Universe, predicates: Iterable[Predicate]) -> tuple[Predicate, ...]:
+    """Return the predicates that only say which instrument or sky map is meant."""
+    return tuple(p for p in predicates if _is_context(universe, p))
+
+
+def _is_context(universe: Universe, predicate: Predicate) -> bool:
+    return all(universe[d].is_governor for d in predicate.dimensions)
+
+
+def _gathers(universe: Universe, task: TaskNode, connection: Connection) -> bool:
+    own = universe.group(task.dimensions).names
+    return connection.multiple and not set(universe.group(connection.dimensions).required) <= set(own)
+
+
+def _partial(
+    registry: Snapshot,
+    pipeline: Pipeline,
+    task: TaskNode,
+    gathers: Sequence[Connection],
+    part: Part,
+    finished: Part,
+    request: Request,
+    selection: Selection,
+) -> list[PartialGather]:
+    kept = finished.quanta[task.label]
+    planned = part.quanta[task.label]
+    rows = positions(kept.codes, planned.codes, part.axes) if kept.codes.width else np.zeros(1, np.int64)
+    unrestricted = _unrestricted(registry, upstream(pipeline, task.label), kept, part, request, selection)
+    found = []
+    for c in gathers:
+        now = counts(planned.inputs[c.name], planned.count)[rows]
+        whole = _complete(registry, unrestricted, kept, part, c)
+        short = whole > now
+        if short.any():
+            example = quantum_data_id(kept, part.axes, int(short.argmax()))
+            sums = int(now[short].sum()), int(whole[short].sum())
+            found.append(PartialGather(task.label, c.name, c.dataset_type, int(short.sum()), *sums, example))
+    return found
+
+
+def _unrestricted(
+    registry: Snapshot, above: Pipeline, quanta: Quanta, part: Part, request: Request, selection: Selection
+) -> Constrained:
+    """Join all that concerns some quanta and the tasks above them, without the restriction."""
+    ids = _values(quanta, part)
+    these = [Constraint("the quanta", ids, narrows=True)] if ids.width else []
+    found = overall_inputs(
+        registry, above, request.inputs, {d: ids[d].unique().to_list() for d in ids.columns}
+    )
+    return constrain(
+        registry,
+        group_of(registry.universe, above),
+        context(registry.universe, selection.predicates),
+        [*these, *existing_constraints(found, request.inputs, {})],
+        selection.exclusions,
+    )
+
+
+def _values(quanta: Quanta, part: Part) -> pl.DataFrame:
+    codes = quanta.codes if quanta.codes.width else pl.DataFrame({"": np.zeros(quanta.count)})
+    return part.axes.decode(codes, quanta.dimensions)
+
+
+def _complete(
+    registry: Snapshot, unrestricted: Constrained, quanta: Quanta, part: Part, connection: Connection
+) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Count for each quantum the datasets that it would gather."""
+    required = registry.universe.group(connection.dimensions).required
+    if not quanta.dimensions:
+        return np.array([unrestricted.rows.data_ids(required).height])
+    both = (*quanta.dimensions, *(d for d in required if d not in quanta.dimensions))
+    pairs = unrestricted.rows.data_ids(both).group_by(quanta.dimensions).len()
+    found = _values(quanta, part).join(pairs, on=list(quanta.dimensions), how="left", maintain_order="left")
+    return found["len"].fill_null(0).cast(pl.Int64).to_numpy()
