@@ -6,9 +6,17 @@ from loadmaster_registry.errors import Conflict
 
 
 def output_chain(
-    output: str, run: str, inputs: Sequence[str], children: Sequence[str] = (), *, rebase: bool = False
+    output: str,
+    run: str,
+    inputs: Sequence[str],
+    children: Sequence[str] = (),
+    *,
+    reused: str = "",
+    rebase: bool = False,
 ) -> tuple[str, ...]:
     """Return the children of `output` once `run` starts: this run, older runs of the same output, `inputs`.
+
+    What the run reuses comes right after it.
 
     Parameters
     ----------
@@ -16,6 +24,8 @@ def output_chain(
         Input collections, chains opened.
     children : sequence of str
         What `output` holds now; empty where it does not exist yet.
+    reused : str
+        The TAGGED collection of earlier datasets that stand for outputs of the run; empty where there are none.
     rebase : bool
         Put `inputs` in the place of those from which older runs were made. Of what the chain holds now, the
         runs called ``output/…`` stay.
@@ -25,14 +35,15 @@ def output_chain(
     Conflict
         If `output` rests on other inputs and `rebase` does not allow to replace them.
     """
-    inputs = [name for name in inputs if name != run]
-    rests_on = [child for child in children if child != run]
+    own_parts = (run, reused) if reused else (run,)
+    inputs = [name for name in inputs if name not in own_parts]
+    rests_on = [child for child in children if child not in own_parts]
     older = rests_on[: max(0, len(rests_on) - len(inputs))]
     if rests_on[len(older) :] == inputs or not children:
-        return (run, *older, *inputs)
+        return (*own_parts, *older, *inputs)
     if rebase:
         own = [c for c in rests_on if c.startswith(f"{output}/") and c not in inputs]
-        return (run, *own, *inputs)
+        return (*own_parts, *own, *inputs)
     raise Conflict(
         what=f"{output!r} was made from other inputs",
         where=f"output collection {output!r}",

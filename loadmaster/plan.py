@@ -5,14 +5,28 @@ from typing import TYPE_CHECKING, Any
 
 import loadmaster_planner.plan as planner
 from loadmaster_pipelines.pipeline import Pipeline
+from loadmaster_planner.estimate import Estimate
 
+from .config import read_site
+from .estimate import estimate_plan
 from .run import Run
 from .tables import Table, format_bytes
 
 if TYPE_CHECKING:
     from .repo import Repo
 
-_FACTS = ("digest", "created", "inputs", "output", "output_run", "where", "summary", "dropped", "why_empty")
+_FACTS = (
+    "digest",
+    "created",
+    "inputs",
+    "output",
+    "output_run",
+    "where",
+    "summary",
+    "dropped",
+    "partial",
+    "why_empty",
+)
 
 
 class Plan:
@@ -43,6 +57,22 @@ class Plan:
         """How many jobs will run."""
         return self.planned.n_jobs
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has nothing to run, and this is not because all is done."""
+        return not self.n_jobs and not any(task.done for task in self.planned.summary)
+
+    def estimate(self, slots: int | None = None) -> Estimate:
+        """Estimate what it costs, from earlier runs of the repository where there are any, else what tasks declare.
+
+        Parameters
+        ----------
+        slots : int, optional
+            How many jobs run at once; as many as this machine has cores by default.
+        """
+        n = slots or read_site("local").jobs
+        return estimate_plan(self.planned, n, self._repo.registry, self._repo.place.runs)
+
     def write(self, path: str | Path) -> None:
         """Write the plan to one file, which appears complete or not at all."""
         self.planned.write(path)
@@ -70,12 +100,12 @@ class Plan:
 def plan_table(plan: planner.Plan) -> Table:
     """Make the table of a plan."""
     lines = [
-        (t.label, t.quanta, t.inputs_found, t.inputs_missing, t.bytes_in, t.outputs, t.dropped)
+        (t.label, t.quanta, t.done, t.inputs_found, t.inputs_missing, t.bytes_in, t.outputs, t.dropped)
         for t in plan.summary
     ]
     if len(lines) > 1:
         lines.append(("all", *(sum(column) for column in tuple(zip(*lines, strict=True))[1:])))
-    headings = ("task", "quanta", "inputs found", "missing", "bytes in", "outputs", "dropped")
+    headings = ("task", "quanta", "done", "inputs found", "missing", "bytes in", "outputs", "dropped")
     return Table(
         headings=headings,
         rows=tuple(_cells(*line) for line in lines),
@@ -86,16 +116,19 @@ def plan_table(plan: planner.Plan) -> Table:
 
 
 def _cells(
-    label: str, quanta: int, found: int, missing: int, bytes_in: int, outputs: int, dropped: int
+    label: str, quanta: int, done: int, found: int, missing: int, bytes_in: int, outputs: int, dropped: int
 ) -> tuple[str, ...]:
     # Imported datasets come without sizes: then the sum is nothing that anybody knows.
     size = format_bytes(-1 if found and not bytes_in else bytes_in)
-    return (label, str(quanta), str(found), str(missing), size, str(outputs), str(dropped))
+    return (label, str(quanta), str(done), str(found), str(missing), size, str(outputs), str(dropped))
 
 
 def _notes(plan: planner.Plan) -> tuple[str, ...]:
     idle = [label for label, task in plan.pipeline.tasks.items() if not task.runnable]
+    reused = sum(plan.header.reused.values())
     return (
+        *((f"reused: {reused} datasets of earlier runs, shown as this run's own",) if reused else ()),
+        *(f"partial: {partial}" for partial in plan.header.partial),
         *(f"dropped: {dropped}" for dropped in plan.header.dropped),
         *((f"nothing to do: {plan.header.why_empty}",) if plan.header.why_empty else ()),
         *((f"for planning only (no class, no command): {', '.join(idle)}",) if idle else ()),

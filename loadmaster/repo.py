@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 from uuid import UUID
 
 import loadmaster_planner.plan as planner
@@ -13,6 +13,9 @@ import polars as pl
 from loadmaster_executors.run import PLAN_NAME, RunFolder
 from loadmaster_pipelines.loader import SHIPPED, load_pipeline
 from loadmaster_pipelines.pipeline import Pipeline
+from loadmaster_planner.explain import Explanation, explain
+from loadmaster_planner.explain_absence import WhyNot, why_not
+from loadmaster_planner.plain import clustering_to_json
 from loadmaster_planner.planner import make_plan
 from loadmaster_planner.request import Request
 from loadmaster_registry import queries
@@ -24,18 +27,20 @@ from loadmaster_registry.store import Registry
 from loadmaster_registry.times import instant_ns, written_ns
 from loadmaster_registry.timespan import MAX_NS, MIN_NS, Timespan
 from loadmaster_registry.universe import Universe, load_universe
+from loadmaster_registry.where import check_where
 from loadmaster_staging.backbone import Backbone
 from loadmaster_staging.ingest import IngestReport, Mode, OnError, ingest
 from loadmaster_staging.instrument import load_instrument
 
+from .asking import Asked, Collections, clustering_of, names_of, request_of
 from .config import REPOSITORY_FILE, Site, read_repository, read_site, write_repository
+from .metadata import check_flagged, flag_table, keys_of, metadata_rows
 from .objects import put_object, read_object, with_collection
 from .plan import Plan
 from .run import Run
 from .submit import begin_run, request_digest, run_folders, unfinished_run
 
 SKYMAPS = "skymaps"  # the run that holds the sky maps as datasets, as in Rubin's repositories
-Collections = str | Sequence[str]  # one name, or several in search order
 Instant = Any  # str, datetime, astropy Time, or None: Astropy has no types
 
 
@@ -217,7 +222,7 @@ class Repo:
         if not found.height:
             raise NotFound(
                 what=f"there is no {dataset_type!r} to certify",
-                where=", ".join(_names(inputs)) + (f" where {where}" if where else ""),
+                where=", ".join(names_of(inputs)) + (f" where {where}" if where else ""),
                 why="the search found nothing",
                 todo=f"see what there is: loadmaster query-datasets {dataset_type} -i '…'",
             )
@@ -298,7 +303,7 @@ class Repo:
             If the data ID does not say which of several is meant.
         """
         whole = {**(data_id or {}), **values}
-        found = queries.find_dataset(self.registry, dataset_type, whole, _names(collections))
+        found = queries.find_dataset(self.registry, dataset_type, whole, names_of(collections))
         return self.registry.find(UUID(bytes=found["id"][0]))
 
     def query_data_ids(
@@ -315,12 +320,12 @@ class Repo:
         """Find the data IDs over `dimensions`; see `loadmaster_registry.queries.query_data_ids`."""
         return queries.query_data_ids(
             self.registry,
-            _names(dimensions),
+            names_of(dimensions),
             where=where,
             bind=bind,
-            datasets=_names(datasets),
-            collections=_names(collections),
-            order_by=_names(order_by),
+            datasets=names_of(datasets),
+            collections=names_of(collections),
+            order_by=names_of(order_by),
             limit=limit,
         )
 
@@ -336,7 +341,7 @@ class Repo:
     ) -> pl.DataFrame:
         """Find the datasets of one type; see `loadmaster_registry.queries.query_datasets`."""
         found = queries.query_datasets(
-            self.registry, dataset_type, _names(collections), where=where, bind=bind, find_first=find_first
+            self.registry, dataset_type, names_of(collections), where=where, bind=bind, find_first=find_first
         )
         return found if limit is None else found.head(limit)
 
@@ -369,19 +374,7 @@ class Repo:
             records = records.join(admitted.select(keys).unique(), on=keys, how="semi", maintain_order="left")
         return records if limit is None else records.head(limit)
 
-    def plan(
-        self,
-        pipeline: str | Path | Pipeline,
-        *,
-        inputs: Collections,
-        output: str,
-        where: str = "",
-        bind: Mapping[str, object] | None = None,
-        output_run: str | None = None,
-        select: str | None = None,
-        config: Sequence[str] = (),
-        trusted: bool = False,
-    ) -> Plan:
+    def plan(self, pipeline: str | Path | Pipeline, **asked: Unpack[Asked]) -> Plan:
         """Plan what a pipeline will do; nothing is written.
 
         Parameters
@@ -393,24 +386,32 @@ class Repo:
         output : str
             CHAINED collection that will show the outputs before the inputs.
         where : str
-            Which data IDs.
-        bind : mapping, optional
-            Values of ``:name`` in `where`.
-        output_run : str, optional
-            RUN for the outputs; ``output/<time>`` by default.
-        select, config, trusted
-            Which tasks, with what configuration; see `loadmaster_pipelines.loader.load_pipeline`.
+            Which data IDs, everywhere in the plan.
+        target : str
+            Or which end products: all that they need is planned, complete.
+        **asked
+            And more; see `loadmaster.asking.Asked`.
 
         Raises
         ------
         PlanError
-            If a prerequisite is missing or ambiguous, or an output exists already.
+            If a prerequisite is missing or ambiguous, an output exists already, a restriction trims what a task
+            gathers, or jobs would wait for each other.
         PipelineError, ConfigError, QueryError
-            If pipeline or `where` are not what they should be.
+            If pipeline, tables or expressions are not what they should be.
         """
-        loaded = self._pipeline(pipeline, select, config, trusted)
-        request = self._request(inputs, output, where, bind, output_run)
-        return Plan(self, make_plan(self.registry, loaded, request), request_digest(loaded, request))
+        loaded, request = self._read(pipeline, asked)
+        clustering = clustering_of(asked)
+        planned = make_plan(self.registry, loaded, request, clustering)
+        return Plan(self, planned, request_digest(loaded, request, planned.header.clustering))
+
+    def explain(self, pipeline: str | Path | Pipeline, **asked: Unpack[Asked]) -> Explanation:
+        """Say what takes data IDs away, task by task, and, where nothing is left, what would help; see `plan`."""
+        return explain(self.registry, *self._read(pipeline, asked))
+
+    def why_not(self, quantum: str, pipeline: str | Path | Pipeline, **asked: Unpack[Asked]) -> WhyNot:
+        """Say what took one quantum away first, as ``warp visit=1228 tract=9813 patch=40``; see `plan`."""
+        return why_not(self.registry, *self._read(pipeline, asked), quantum)
 
     def open_plan(self, path: str | Path) -> Plan:
         """Open a plan that was written to a file."""
@@ -454,31 +455,24 @@ class Repo:
         self,
         pipeline: str | Path | Pipeline,
         *,
-        inputs: Collections,
-        output: str,
-        where: str = "",
-        bind: Mapping[str, object] | None = None,
-        output_run: str | None = None,
-        select: str | None = None,
-        config: Sequence[str] = (),
-        trusted: bool = False,
         site: str = "local",
         jobs: int | None = None,
         rebase: bool = False,
+        **asked: Unpack[Asked],
     ) -> Run:
         """Plan and submit; or, where a run of the same request was interrupted or had failures, go on.
 
-        The same request means the same pipeline, configuration, code, inputs, `where` and output. See `plan`
-        and `submit` for the parameters; `Run.is_resumed` says which it was.
+        The same request means the same pipeline, configuration, code, inputs, `where` and so on, and output. See
+        `plan` and `submit` for the parameters; `Run.is_resumed` says which it was.
         """
-        loaded = self._pipeline(pipeline, select, config, trusted)
-        request = self._request(inputs, output, where, bind, output_run)
-        digest = request_digest(loaded, request)
-        begun = unfinished_run(self.place.runs, digest, output_run)
+        loaded, request = self._read(pipeline, asked)
+        clustering = clustering_of(asked)
+        digest = request_digest(loaded, request, clustering_to_json(clustering, loaded))
+        begun = unfinished_run(self.place.runs, digest, asked.get("output_run"))
         if begun is not None:
             plan = Plan(self, planner.Plan.open(begun / PLAN_NAME), digest)
-            return self.submit(plan, site=site, jobs=jobs, rebase=rebase)
-        plan = Plan(self, make_plan(self.registry, loaded, request), digest)
+        else:
+            plan = Plan(self, make_plan(self.registry, loaded, request, clustering), digest)
         return self.submit(plan, site=site, jobs=jobs, rebase=rebase)
 
     def runs(self) -> list[Run]:
@@ -508,34 +502,125 @@ class Repo:
             )
         return self._run(found, _site(site, jobs))
 
+    def set_metadata(
+        self,
+        table: str | Path | pl.DataFrame,
+        *,
+        element: str = "",
+        data_id: DataId | None = None,
+        source: str = "",
+    ) -> int:
+        """Give observations newer values, all or none; older ones stay readable.
+
+        Parameters
+        ----------
+        table : str, Path or DataFrame
+            Dimensions of one element, and values: columns that its records have, or new ones, which can be used
+            everywhere from then on (``visit.psf_size``). A missing value leaves what is there.
+        element : str
+            Whose records get the values; by default the one that has just these dimensions.
+        data_id : mapping, optional
+            Values of dimensions that hold for all rows of a file.
+        source : str
+            Where the values are from, for people; the file's name by default.
+
+        Returns
+        -------
+        n_new : int
+            How many values are other than before; 0 where all hold already.
+
+        Raises
+        ------
+        ConfigError, RegistryError
+            If the file or a column is wrong, or a record does not exist.
+        """
+        with self.registry.transaction() as transaction:
+            name, rows = metadata_rows(transaction, table, element, data_id)
+            source = source or ("a data frame" if isinstance(table, pl.DataFrame) else Path(table).name)
+            return transaction.set_metadata(name, rows, loaded=_now(), source=source)
+
+    def metadata_history(self, element: str, data_id: DataId | None = None) -> pl.DataFrame:
+        """List every value that an element's records were given; see `Snapshot.metadata_history`."""
+        with self.registry.snapshot() as now:
+            return now.metadata_history(element, {d: [v] for d, v in (data_id or {}).items()})
+
+    def flag(self, *data_ids: DataId, reason: str) -> int:
+        """Flag observations, so that plans leave them out unless told otherwise.
+
+        Parameters
+        ----------
+        *data_ids : mapping
+            Each names a record: ``{"visit": 1228}``, ``{"visit": 1228, "detector": 3}``, ``{"detector": 9}``.
+
+        Returns
+        -------
+        n_new : int
+            0 where all are flagged for this reason already.
+
+        Raises
+        ------
+        ConfigError, RegistryError
+            If there is no such record.
+        """
+        with self.registry.transaction() as transaction:
+            n_new = 0
+            for element, keys in keys_of(transaction, data_ids).items():
+                rows = keys.with_columns(flagged=True, flag_reason=pl.lit(reason))
+                n_new += transaction.set_metadata(element, rows, loaded=_now(), source="flag")
+            return n_new
+
+    def unflag(self, *data_ids: DataId, reason: str | None = None) -> None:
+        """Take the flags off some observations; the history keeps them.
+
+        Raises
+        ------
+        ConfigError, RegistryError
+            If there is no such record, or it has no flag.
+        """
+        with self.registry.transaction() as transaction:
+            for element, keys in keys_of(transaction, data_ids).items():
+                check_flagged(transaction, element, keys)
+                rows = keys.with_columns(flagged=False, flag_reason=pl.lit(reason, dtype=pl.String))
+                transaction.set_metadata(element, rows, loaded=_now(), source="unflag")
+
+    def query_flags(self) -> pl.DataFrame:
+        """List what is flagged: ``element``, ``data_id``, ``reason``, ``since``."""
+        with self.registry.snapshot() as now:
+            return flag_table(now)
+
+    def check_where(
+        self, where: str, *, bind: Mapping[str, object] | None = None, dimensions: Collections = ()
+    ) -> None:
+        """Check an expression without running it.
+
+        Parameters
+        ----------
+        dimensions : str or sequence of str
+            Of the query: where a field that stands alone is looked for; everywhere without them.
+
+        Raises
+        ------
+        QueryError
+            That points at what is wrong and says what was perhaps meant.
+        """
+        check_where(self.registry.universe, where, bind=bind, dimensions=names_of(dimensions))
+
     def _run(self, folder: Path, site: Site) -> Run:
         return Run(self.registry, self.backbone, RunFolder.open(folder), site)
 
-    def _request(
-        self,
-        inputs: Collections,
-        output: str,
-        where: str,
-        bind: Mapping[str, object] | None,
-        output_run: str | None,
-    ) -> Request:
-        return Request(
-            inputs=_names(inputs),
-            output_run=output_run or self._new_run(output),
-            output=output,
-            where=where,
-            bind=dict(bind or {}),
-        )
+    def _read(self, pipeline: str | Path | Pipeline, asked: Asked) -> tuple[Pipeline, Request]:
+        if not isinstance(pipeline, Pipeline):
+            pipeline = load_pipeline(
+                pipeline,
+                universe=self.registry.universe,
+                select=asked.get("select"),
+                config=asked.get("config", ()),
+                trusted=asked.get("trusted", False),
+            )
+        output_run = asked.get("output_run") or self.new_run(asked["output"])
+        return pipeline, request_of(self.registry, asked, output_run)
 
-    def _pipeline(
-        self, pipeline: str | Path | Pipeline, select: str | None, config: Sequence[str], trusted: bool
-    ) -> Pipeline:
-        if isinstance(pipeline, Pipeline):
-            return pipeline
-        universe = self.registry.universe
-        return load_pipeline(pipeline, universe=universe, select=select, config=config, trusted=trusted)
-
-    def _new_run(self, output: str) -> str:
+    def new_run(self, output: str) -> str:
         """Name a run after the time (UTC), with a number where two begin in one second."""
         stem = f"{output}/{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
         taken = {c.name for c in self.registry.collections(f"{stem}*")}
@@ -560,8 +645,8 @@ class Repo:
         return DatasetType(name, self.registry.universe.group(dimensions), storage_class, is_calibration)
 
 
-def _names(names: Collections) -> tuple[str, ...]:
-    return (names,) if isinstance(names, str) else tuple(names)
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _shipped(kind: str, name: str | Path) -> Path:

@@ -3,8 +3,9 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from loadmaster_executors.prepare import check_runnable
 from loadmaster_executors.run import JOURNAL_NAME, PLAN_NAME, RunFolder
@@ -20,13 +21,14 @@ from loadmaster_staging.location import checked_path
 from .chain import output_chain
 
 _REQUEST_NAME = "request.json"
+_REUSED = "reused"  # below the run: what earlier runs made that stands for outputs of this one
 # With jobs in these states a run is worth going on with: they are open, or may do better when tried again.
 _UNFINISHED = ("waiting", "ready", "running", "finished", "failed", "cancelled")
 
 
-def request_digest(pipeline: Pipeline, request: Request) -> str:
+def request_digest(pipeline: Pipeline, request: Request, clustering: Mapping[str, Any]) -> str:
     """Digest what a person asked for, whatever the name of the run: the same command has the same digest."""
-    asked = [pipeline.to_json(), request.inputs, request.where, dict(request.bind), request.output]
+    asked = [pipeline.to_json(), {**request.to_json(), "output_run": ""}, clustering]
     return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -35,9 +37,9 @@ def begin_run(
 ) -> tuple[RunFolder, bool]:
     """Begin the run of a plan in its folder below `runs`, and show its outputs in the output chain.
 
-    In one transaction the registry learns the types of the outputs, the RUN, and the chain: this run, older
-    runs, inputs. Where the same plan was begun already, this goes on with it; it can be killed at any point,
-    and repeated.
+    In one transaction the registry learns the types of the outputs, the RUN, the earlier datasets that it reuses
+    (tagged, nothing is copied), and the chain: this run, what it reuses, older runs, inputs.
+    Where the same plan was begun already, this goes on with it; it can be killed at any point, and repeated.
 
     Returns
     -------
@@ -92,7 +94,7 @@ def _run_folders(runs: Path) -> Iterator[Path]:
 
 
 def _refuse_empty(plan: Plan) -> None:
-    if plan.n_jobs:
+    if plan.n_jobs or plan.header.reused:
         return
     dropped = "; ".join(map(str, plan.header.dropped))
     raise PlanError(
@@ -108,7 +110,15 @@ def _children(found: Sequence[Collection]) -> tuple[str, ...]:
 
 
 def _chain(plan: Plan, children: Sequence[str], rebase: bool) -> tuple[str, ...]:
-    return output_chain(plan.header.output, plan.output_run, plan.header.inputs, children, rebase=rebase)
+    header = plan.header
+    return output_chain(
+        header.output, plan.output_run, header.inputs, children, reused=_reused(plan), rebase=rebase
+    )
+
+
+def _reused(plan: Plan) -> str:
+    """Name the collection that shows earlier datasets as the run's own; empty where it reuses none."""
+    return f"{plan.output_run}/{_REUSED}" if plan.header.reused else ""
 
 
 def _register(transaction: Transaction, plan: Plan, rebase: bool) -> None:
@@ -116,6 +126,9 @@ def _register(transaction: Transaction, plan: Plan, rebase: bool) -> None:
         transaction.register_dataset_type(dataset_type)
     if not transaction.collections(plan.output_run):
         transaction.register_collection(Collection(plan.output_run, CollectionType.RUN))
+    if reused := _reused(plan):
+        transaction.register_collection(Collection(reused, CollectionType.TAGGED))
+        transaction.associate(reused, plan.reused_ids())
     if output := plan.header.output:
         known = transaction.collections(output)
         if not known:

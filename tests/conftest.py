@@ -1,9 +1,15 @@
-"""What several parts' tests need: the folder of real cases."""
+"""What several parts' tests need: the folder of real cases, and its registries."""
 
+import json
 import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from loadmaster_registry.exchange import import_export
+from loadmaster_registry.store import Registry
 
 CASES = Path(os.environ.get("LOADMASTER_CASES", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -14,6 +20,49 @@ def cases() -> Path:
     if not (CASES / "registry").is_dir():
         pytest.skip(f"no real cases at {CASES}; set LOADMASTER_CASES to the folder that holds them")
     return CASES
+
+
+@pytest.fixture(scope="session")
+def originals(cases: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return where the registry file of a case is, imported once."""
+    folder = tmp_path_factory.mktemp("originals")
+    files = json.loads((cases / "registry" / "registries.json").read_text())
+
+    def original(name: str) -> Path:
+        path = folder / f"{name}.sqlite3"
+        if not path.exists():
+            with Registry.create(str(path)) as made:
+                for file in files[name]:
+                    import_export(made, cases / "registry" / file)
+        return path
+
+    return original
+
+
+@pytest.fixture(scope="session")
+def opened(originals: Callable[[str], Path]) -> Iterator[Callable[[str], Registry]]:
+    """Return a function that gives a case's registry, shared by all: only to be read."""
+    with ExitStack() as stack:
+        registries: dict[str, Registry] = {}
+
+        def open_(name: str) -> Registry:
+            if name not in registries:
+                registries[name] = stack.enter_context(Registry.open(str(originals(name))))
+            return registries[name]
+
+        yield open_
+
+
+@pytest.fixture
+def imported(originals: Callable[[str], Path], tmp_path: Path) -> Iterator[Callable[[str], Registry]]:
+    """Return a function that gives a copy of a case's registry, to do with as one likes."""
+    with ExitStack() as opened:
+
+        def copy(name: str) -> Registry:
+            path = shutil.copy(originals(name), tmp_path / f"{name}.sqlite3")
+            return opened.enter_context(Registry.open(str(path)))
+
+        yield copy
 
 
 # In continuous integration a test may be skipped for this reason only: the folder is not part of the project.

@@ -26,6 +26,7 @@ BELOW = {
     "loadmaster": set(PACKAGES) - {"loadmaster"},
 }
 LATE_IMPORTS = {
+    "registry/loadmaster_registry/table_file.py": "most tables are CSV, and no reader of one waits for Astropy",
     "pipelines/loadmaster_pipelines/formats.py": "a job loads Astropy, Polars and the like when a task reads or writes",
     "pipelines/loadmaster_pipelines/handles.py": "a command-line task never reads through Python, and pays nothing",
     "staging/loadmaster_staging/location.py": "a job with local files does not pay for fsspec",

@@ -22,7 +22,7 @@ from loadmaster_staging.manifest import FATAL, Manifest, QuantumReport, QuantumS
 from loadmaster_staging.stage import clear_folder, fetch_log, read_report
 
 from .executor import Ended, Executor, RunPlace
-from .journal import STATE_NAMES, Attempt, Failure, JobEnd, JobState, Journal
+from .journal import STATE_NAMES, Attempt, Failure, JobEnd, JobState, Journal, Share
 from .loss import report_of_loss
 from .prepare import Manifests, check_runnable, modules_of, why_starved
 from .report import RunReport, report
@@ -189,6 +189,7 @@ class _Controller:
                 self._journal.left_out(),
                 dependencies["job"].to_numpy(),
                 dependencies["needs"].to_numpy(),
+                self._run.plan.priorities(),
             )
             self._write(schedule.begin())
         return schedule
@@ -208,7 +209,7 @@ class _Controller:
         manifests: list[Manifest] = []
         starved: dict[int, str] = {}
         while ready and len(manifests) < room:
-            job = ready.popleft()
+            job = ready.take()
             manifest = self._manifests.of(Attempt(job, int(self._attempts[job]) + 1, secrets.token_hex(16)))
             if self._schedule.is_short(job) and (reason := why_starved(manifest)):
                 starved[job] = reason
@@ -291,6 +292,7 @@ class _Controller:
             for job in harvested:
                 end = _job_end(job)
                 self._journal.end([end])
+                self._journal.add_shares(_shares(job))
                 self._write(self._schedule.ended(end.job, end.state, left_out=end.left_out))
 
     def _write(self, changes: Changes) -> None:
@@ -335,7 +337,7 @@ class _Controller:
 
 
 def _job_end(job: Harvested) -> JobEnd:
-    n_planned = sum(len(quantum.outputs) for quantum in job.manifest.quanta)
+    n_planned = sum(not file.is_elided for quantum in job.manifest.quanta for file in quantum.outputs)
     n_made = sum(len(quantum.outputs) for quantum in job.report.quanta)
     class_, message = _cause(job)
     return JobEnd(
@@ -351,6 +353,14 @@ def _job_end(job: Harvested) -> JobEnd:
         peak_memory_mib=job.report.peak_memory_mib,
         job=job.manifest.job,
     )
+
+
+def _shares(job: Harvested) -> list[Share]:
+    """Return what each quantum had of the job's time; a single one had all of it."""
+    quanta = list(zip(job.manifest.quanta, job.report.quanta, strict=True))
+    if job.refusal or len(quanta) < 2:
+        return []
+    return [Share(job.manifest.job, i, spec.task, report.wall_s) for i, (spec, report) in enumerate(quanta)]
 
 
 def _cause(job: Harvested) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 Light: the job runner imports this.
 """
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -16,8 +17,14 @@ class JobFolder:
         self.root = root
         self.outputs = outputs  # by dataset id: where each output belongs
         self.readable = dict(inputs)  # by dataset id; outputs join when their quantum has succeeded
+        self.memory: list[int] = []  # descriptors of what quanta hand on in memory
         self._frozen: dict[Path, tuple[int, int, int]] = {}
         self.freeze(inputs.values())
+
+    def close(self) -> None:
+        """Let go of what is in memory."""
+        while self.memory:
+            os.close(self.memory.pop())
 
     def freeze(self, paths: Iterable[Path]) -> None:
         """Remember how files are that must stay so."""

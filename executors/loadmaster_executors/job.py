@@ -8,6 +8,7 @@ import resource
 import socket
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,7 +90,8 @@ def _finished(manifest: Manifest, root: Path) -> list[Finished]:
     (root / "out").mkdir()
     names = local_names([file.path for file in outputs])
     places = {file.dataset_id: root / "out" / name for file, name in zip(outputs, names, strict=True)}
-    return _run_quanta(manifest, JobFolder(root, staged, places))
+    with closing(JobFolder(root, staged, places)) as folder:
+        return _run_quanta(manifest, folder)
 
 
 def _run_quanta(manifest: Manifest, folder: JobFolder) -> list[Finished]:

@@ -3,6 +3,7 @@
 A job moves only as `_FROM` allows; a batch with any other move changes nothing.
 """
 
+import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from loadmaster_registry.errors import RunError
 from loadmaster_staging.checksum import Measured
 from numpy.typing import NDArray
 
-FORMAT = 1
+FORMAT = 2
 _BUSY_S = 30
 
 
@@ -70,6 +71,10 @@ CREATE TABLE failure (
 CREATE TABLE made (
     dataset BLOB PRIMARY KEY, size_bytes INTEGER NOT NULL, checksum TEXT NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE share (
+    job INTEGER NOT NULL REFERENCES job, position INTEGER NOT NULL, task TEXT NOT NULL, wall_s REAL NOT NULL,
+    PRIMARY KEY (job, position)
+) WITHOUT ROWID;
 PRAGMA user_version = {FORMAT};
 """
 
@@ -106,6 +111,16 @@ class Failure:
     first_frame: str
     traceback: str
     log: str  # below the run's folder
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """How long one quantum of a job with several took."""
+
+    job: int
+    position: int  # of the quantum in the job
+    task: str
+    wall_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +302,24 @@ class Journal:
         """Keep size and checksum of datasets that came home."""
         rows = [(id.bytes, size_bytes, checksum) for id, size_bytes, checksum in datasets]
         self._connection.executemany("INSERT OR REPLACE INTO made VALUES (?, ?, ?)", rows)
+
+    def add_shares(self, shares: Iterable[Share]) -> None:
+        """Keep what each quantum of a job had of its time."""
+        rows = [astuple(share) for share in shares]
+        self._connection.executemany("INSERT OR REPLACE INTO share VALUES (?, ?, ?, ?)", rows)
+
+    def usage(self, jobs: Sequence[int]) -> list[tuple[int, float, float]]:
+        """Return those of some jobs that are done, with their wall time (s) and peak memory (MiB)."""
+        query = (
+            "SELECT job, wall_s, peak_memory_mib FROM job WHERE state = ? AND wall_s IS NOT NULL"
+            " AND job IN (SELECT value FROM json_each(?))"
+        )
+        return self._connection.execute(query, (int(JobState.DONE), json.dumps(list(jobs)))).fetchall()
+
+    def shares(self, jobs: Sequence[int]) -> list[tuple[int, str, float]]:
+        """Return the quanta of those of some jobs that have several: job, task, wall time (s)."""
+        query = "SELECT job, task, wall_s FROM share WHERE job IN (SELECT value FROM json_each(?))"
+        return self._connection.execute(query, (json.dumps(list(jobs)),)).fetchall()
 
     def wait_again(self) -> None:
         """Let every job that is neither under way nor harvested begin again, as a run begins."""

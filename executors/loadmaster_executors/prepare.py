@@ -1,11 +1,8 @@
 """From the planner's nouns to staging's: the manifest of a job, made when the job may run."""
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID
 
-from loadmaster_pipelines.pipeline import TaskNode
 from loadmaster_planner.plan import Plan, PlannedDataset, PlannedQuantum
 from loadmaster_registry.errors import RunError
 from loadmaster_staging.backbone import Backbone
@@ -44,7 +41,8 @@ class Manifests:
         self.staging_url = staging_url
         self._transfer = transfer
         self._made = made
-        self._config_digests = {label: config_digest(node) for label, node in plan.pipeline.tasks.items()}
+        tasks = plan.pipeline.tasks.items()
+        self._digests = {label: (node.config_digest, node.environment_digest) for label, node in tasks}
 
     def of(self, attempt: Attempt) -> Manifest:
         """Return the manifest of an attempt: what came home is an input, what never will is left out."""
@@ -53,7 +51,6 @@ class Manifests:
         wanted = [d.id for q in planned.quanta for d in _inputs(q) if not d.exists and d.id not in made_here]
         made = self._made(wanted)
         quanta = tuple(self._quantum(quantum, made, made_here) for quantum in planned.quanta)
-        nodes = [self._plan.pipeline.tasks[quantum.task] for quantum in planned.quanta]
         return Manifest(
             run=self._plan.output_run,
             job=attempt.job,
@@ -61,7 +58,7 @@ class Manifests:
             token=attempt.token,
             staging_url=join(self.staging_url, f"{attempt.job}.{attempt.attempt}"),
             transfer=self._transfer,
-            cpus=max(node.resources.cpus for node in nodes),
+            cpus=planned.resources.cpus,
             quanta=quanta,
         )
 
@@ -76,10 +73,11 @@ class Manifests:
             if (file := self._input(connection, dataset, made, made_here)) is not None
         ]
         outputs = [
-            OutputFile(connection, str(d.id), d.dataset_type, d.data_id, d.path)
+            OutputFile(connection, str(d.id), d.dataset_type, d.data_id, d.path, d.is_elided)
             for connection, datasets in planned.outputs.items()
             for d in datasets
         ]
+        config_digest, environment_digest = self._digests[planned.task]
         return QuantumSpec(
             id=str(planned.id),
             task=planned.task,
@@ -91,7 +89,8 @@ class Manifests:
             inputs=tuple(inputs),
             outputs=tuple(outputs),
             code_digest=node.code_digest,
-            config_digest=self._config_digests[planned.task],
+            config_digest=config_digest,
+            environment_digest=environment_digest,
         )
 
     def _input(
@@ -107,12 +106,6 @@ class Manifests:
         if dataset.id in made:
             return _located(file, self._backbone.url(dataset.path), made[dataset.id])
         return None
-
-
-def config_digest(node: TaskNode) -> str:
-    """Return the digest of a task's resolved configuration."""
-    text = json.dumps(dict(node.config), sort_keys=True, separators=(",", ":"))
-    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def modules_of(plan: Plan) -> tuple[str, ...]:

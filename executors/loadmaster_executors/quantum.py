@@ -32,7 +32,7 @@ _H = TypeVar("_H", InputHandle, OutputHandle)
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A quantum that is over: its report, and the files it wrote, which are not staged yet."""
+    """A quantum that is over: its report, and the files it wrote that are to be staged."""
 
     report: QuantumReport
     written: tuple[WrittenFile, ...] = ()
@@ -59,7 +59,8 @@ def run_quantum(spec: QuantumSpec, index: int, folder: JobFolder) -> Finished:
         wall_s=round(time.monotonic() - wall_s, 6),
         cpu_s=round(_cpu_s() - cpu_s, 6),
     )
-    return Finished(report, written)
+    elided = {file.dataset_id for file in spec.outputs if file.is_elided}
+    return Finished(report, tuple(file for file in written if file.dataset_id not in elided))
 
 
 def _run(spec: QuantumSpec, index: int, folder: JobFolder) -> Verdict:
@@ -181,6 +182,7 @@ def _output_handles(connection: Connection, spec: QuantumSpec, folder: JobFolder
             id=UUID(file.dataset_id),
             path=folder.outputs[file.dataset_id],
             storage_class=connection.storage_class,
+            memory=folder.memory if file.is_elided else None,
         )
         for file in _outputs_of(connection, spec)
     ]
@@ -227,9 +229,13 @@ def _output_paths(spec: QuantumSpec, folder: JobFolder) -> list[Path]:
 
 
 def _written(spec: QuantumSpec, folder: JobFolder) -> tuple[WrittenFile, ...]:
-    """Return the declared outputs that are there: files, and no links to elsewhere."""
-    places = ((file.dataset_id, folder.outputs[file.dataset_id]) for file in spec.outputs)
-    return tuple(WrittenFile(id, path) for id, path in places if path.is_file() and not path.is_symlink())
+    """Return the declared outputs that are there: files, and no links to elsewhere; elided ones may be in memory."""
+    places = ((file, folder.outputs[file.dataset_id]) for file in spec.outputs)
+    return tuple(
+        WrittenFile(file.dataset_id, path)
+        for file, path in places
+        if path.is_file() and (file.is_elided or not path.is_symlink())
+    )
 
 
 def _cpu_s() -> float:

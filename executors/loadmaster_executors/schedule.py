@@ -1,8 +1,8 @@
 """Which jobs may run: a pure machine over columns, told of each job's end, that never scans them all."""
 
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,28 @@ class Changes:
     blocked: dict[int, list[int]] = field(default_factory=dict)  # by the job that is to blame
 
 
+class Ready:
+    """Jobs that may run: the highest priority first, then the one that has been ready longest."""
+
+    def __init__(self, priority: NDArray[np.int64] | None) -> None:
+        self._priority = priority
+        self._heap: list[tuple[int, int, int]] = []
+        self._count = 0
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def add(self, job: int) -> None:
+        """Put a job in."""
+        rank = 0 if self._priority is None else -int(self._priority[job])
+        heappush(self._heap, (rank, self._count, job))
+        self._count += 1
+
+    def take(self) -> int:
+        """Take out the job whose turn it is."""
+        return heappop(self._heap)[2]
+
+
 class Schedule:
     """The states of all jobs of a run.
 
@@ -29,6 +51,8 @@ class Schedule:
         Jobs that are done, but made less than was planned.
     job, needs : ndarray of int64, shape (n_dependencies,)
         Job `job[i]` reads what job `needs[i]` makes; distinct pairs without circles.
+    priority : ndarray of int64, shape (n_jobs,), optional
+        Of what is ready, the highest goes first.
     """
 
     def __init__(
@@ -37,10 +61,11 @@ class Schedule:
         left_out: NDArray[np.bool_],
         job: NDArray[np.int64],
         needs: NDArray[np.int64],
+        priority: NDArray[np.int64] | None = None,
     ) -> None:
         self.states = states.copy()
         self.states[states == JobState.READY] = JobState.WAITING
-        self.ready: deque[int] = deque()
+        self.ready = Ready(priority)
         order = np.argsort(needs, kind="stable")
         self._children = job[order]
         self._first_child = np.searchsorted(needs[order], np.arange(len(states) + 1))
@@ -102,7 +127,7 @@ class Schedule:
     def _make_ready(self, jobs: Iterator[int], changes: Changes) -> None:
         for job in jobs:
             self.states[job] = JobState.READY
-            self.ready.append(job)
+            self.ready.add(job)
             changes.ready.append(job)
 
     def _block_after(self, culprit: int, changes: Changes) -> None:

@@ -1,6 +1,7 @@
 """Options that several commands share: the same word means the same everywhere."""
 
 import json
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -70,13 +71,16 @@ def collections_option(
         name,
         multiple=True,
         required=required,
-        callback=_split,
+        callback=split_names,
         metavar="COLLECTION",
         help=f"{help_text}  [any number of times, or with commas; the first is searched first]",
     )
 
 
-def _split(context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> tuple[str, ...]:
+def split_names(
+    context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Split each text at its commas."""
     return tuple(name for text in texts for name in text.split(",") if name)
 
 
@@ -97,3 +101,34 @@ def config_options(command: _Command) -> _Command:
     ):
         command = option(command)
     return command
+
+
+def limit_options(command: _Command) -> _Command:
+    """Add the options that say what a plan may cost at most: `max_core_hours`, `max_bytes`."""
+    for option in (
+        click.option(
+            "--max-bytes",
+            callback=_bytes,
+            metavar="SIZE",
+            help="Refuse a plan that reads and makes more: 500GB, 2TiB.",
+        ),
+        click.option(
+            "--max-core-hours",
+            type=click.FloatRange(min=0),
+            metavar="N",
+            help="Refuse a plan that takes more, as far as is known.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _bytes(context: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
+    """Read a size: a number of bytes, or one with a unit, of thousands (GB) or of 1024s (GiB)."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d*)?(?:[eE]\d+)?)\s*(?:([kKMGTP]?)(i?)B?)", text.strip())
+    if found is None:
+        raise click.BadParameter(f"{text!r} is no size; write 500GB, 2TiB or a number", context, parameter)
+    number, prefix, binary = found.groups()
+    return float(float(number) * (1024 if binary else 1000) ** " KMGTP".index(prefix.upper() or " "))

@@ -1,11 +1,14 @@
 """Commands that plan and run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from loadmaster_executors.report import RunReport
+from loadmaster_planner.estimate import Limits, refuse_over_limits
+from loadmaster_planner.explain import Explanation
+from loadmaster_planner.explain_absence import WhyNot
 from loadmaster_registry.errors import RegistryError
 from rich.console import Console
 
@@ -18,19 +21,26 @@ from .options import (
     collections_option,
     config_options,
     json_option,
+    limit_options,
     repo_option,
+    split_names,
     where_option,
 )
-from .outcome import DONE, FAILED, tell_error
-from .output import show, tell
+from .outcome import DONE, FAILED, REFUSED, tell_error
+from .output import show, show_json, tell
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+_Option = Callable[[Callable[..., Any]], Callable[..., Any]]
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 def request_options(command: _Command) -> _Command:
     """Add the options that say what is asked to be planned."""
     output_help = "The chain of collections that will show what is made, before the inputs."
     for option in (
+        *_job_options(),
+        *_done_options(),
+        *_choice_options(),
         config_options,
         click.option("--output-run", metavar="RUN", help="Name of the run.  [default: OUTPUT/<time>]"),
         bind_option,
@@ -40,6 +50,83 @@ def request_options(command: _Command) -> _Command:
     ):
         command = option(command)
     return command
+
+
+def _choice_options() -> Iterator[_Option]:
+    """Return the options that choose data beside --where, the last one first."""
+    yield click.option("--include-flagged", is_flag=True, help="Let observations with a flag take part.")
+    yield click.option(
+        "--overrides",
+        type=_FILE,
+        metavar="FILE",
+        help="A table of calibrations to be used whatever is valid: dataset_type, a data ID, and dataset_id or "
+        "collection.",
+    )
+    yield click.option(
+        "--data-id-table",
+        "tables",
+        multiple=True,
+        type=_FILE,
+        metavar="FILE",
+        help="Only the data IDs in this table: CSV, Parquet, ECSV, FITS, …  [any number of times]",
+    )
+    yield click.option(
+        "--allow-partial-gather",
+        is_flag=True,
+        help="Accept that --where or a table trims what tasks gather.",
+    )
+    yield click.option(
+        "--target-type", default="", metavar="TYPE", help="The dataset type of --target.  [default: the last]"
+    )
+    yield click.option(
+        "--target",
+        default="",
+        metavar="EXPRESSION",
+        help='Which end products: "tract=9813 AND patch IN (1,2)". All that they need is planned, complete.',
+    )
+
+
+def _done_options() -> Iterator[_Option]:
+    """Return the options about what exists already, the last one first."""
+    yield click.option(
+        "--repair",
+        multiple=True,
+        callback=split_names,
+        metavar="COLLECTION",
+        help="Make anew, without flagged observations, what these went into there, and nothing else.",
+    )
+    yield click.option(
+        "--skip-existing-in",
+        multiple=True,
+        callback=split_names,
+        metavar="COLLECTION",
+        help="Where what is done may be.  [default: the output]",
+    )
+    yield click.option(
+        "--skip-existing",
+        type=click.Choice(["exists", "provenance", "content"]),
+        help="Leave out what is done: it exists; by the same code, configuration and datasets; or content.",
+    )
+
+
+def _job_options() -> Iterator[_Option]:
+    """Return the options that say how quanta become jobs, the last one first."""
+    yield click.option(
+        "--store-after-all", is_flag=True, help="Store an elided type that another job reads, and plan."
+    )
+    yield click.option(
+        "--elide",
+        multiple=True,
+        callback=split_names,
+        metavar="TYPE",
+        help="A dataset type that is handed on in memory inside its job, and not stored.",
+    )
+    yield click.option(
+        "--clusters",
+        type=_FILE,
+        metavar="FILE",
+        help="A batch file: which quanta run together in a job, and what jobs ask for.  [default: each alone]",
+    )
 
 
 def submit_options(command: _Command) -> _Command:
@@ -57,25 +144,62 @@ def submit_options(command: _Command) -> _Command:
 @click.command("plan")
 @click.argument("pipeline")
 @request_options
+@limit_options
 @click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write the plan, for `submit`.")
+@click.option(
+    "--explain", "is_explained", is_flag=True, help="Say instead, task by task, what takes data IDs away."
+)
+@click.option(
+    "--why-not",
+    metavar="QUANTUM",
+    help="Say instead what took this quantum away: 'warp visit=1228 tract=9813 patch=40'.",
+)
 @json_option
 @repo_option
-def plan_command(save: Path | None, as_json: bool, repo: str, **asked: Any) -> int:
+def plan_command(
+    save: Path | None,
+    is_explained: bool,
+    why_not: str | None,
+    max_core_hours: float | None,
+    max_bytes: float | None,
+    as_json: bool,
+    repo: str,
+    **asked: Any,
+) -> int:
     """Plan what a pipeline will do, and show it.
 
     PIPELINE is a YAML file; FILE#LABEL,… a part of it. Nothing is started, and nothing but --save is written.
-    Exit code 1 says that there is nothing to do.
+    Exit code 3 says that the plan is refused, or that there is nothing in it.
     """
+    if is_explained and why_not:
+        raise click.UsageError("give one of --explain and --why-not")
     with Repo(repo) as opened:
+        if why_not is not None:
+            return _tell_why(opened.why_not(why_not, **asked), as_json)
+        if is_explained:
+            return _tell_why(opened.explain(**asked), as_json)
         plan = opened.plan(**asked)
+        limits = Limits(max_core_hours, max_bytes)
+        if limits != Limits():
+            refuse_over_limits(plan.estimate(), limits)
         if save is not None:
             plan.write(save)
         show(plan.table(), plan.facts(), as_json)
-    if not plan.n_jobs:
-        return FAILED
+        if plan.is_empty:
+            tell("\n".join(opened.explain(**asked).lines()))
+            return REFUSED
     if save is not None:
         tell(f"next: loadmaster submit {save}{at(repo)}")
     return DONE
+
+
+def _tell_why(why: Explanation | WhyNot, as_json: bool) -> int:
+    """Print why data IDs are, or are not, in a plan."""
+    if as_json:
+        show_json(why.to_json())
+    else:
+        click.echo("\n".join(why.lines()))
+    return REFUSED if isinstance(why, Explanation) and why.is_empty else DONE
 
 
 @click.command("submit")

@@ -37,7 +37,14 @@ class Guide:
         table.print(self.console)
 
     def process(
-        self, pipeline: str, *, inputs: Sequence[str], output: str, where: str, select: str | None = None
+        self,
+        pipeline: str,
+        *,
+        inputs: Sequence[str],
+        output: str,
+        where: str,
+        select: str | None = None,
+        allow_partial_gather: bool = False,
     ) -> Run:
         """Plan and run a shipped pipeline; show its plan, its report, and what was staged and harvested.
 
@@ -47,7 +54,14 @@ class Guide:
             If a job failed.
         """
         location = f"$LOADMASTER_PIPELINES_DIR/{pipeline}"
-        plan = self.repo.plan(location, inputs=inputs, output=output, where=where, select=select)
+        plan = self.repo.plan(
+            location,
+            inputs=inputs,
+            output=output,
+            where=where,
+            select=select,
+            allow_partial_gather=allow_partial_gather,
+        )
         self.show(plan.table())
         run = plan.submit(jobs=self.jobs)
         report = run.wait()

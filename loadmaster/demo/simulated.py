@@ -130,6 +130,7 @@ def _calibrate(guide: Guide) -> None:
             inputs=inputs,
             output=f"u/demo/{kind}",
             where=f"instrument='SimCam' AND exposure.observation_type='{kind}'",
+            allow_partial_gather=True,  # of all frames just those of one kind
         )
         for product in products:
             count = guide.repo.certify(

@@ -23,12 +23,15 @@ _TABLES: Mapping[str, Kind] = {
     "init_inputs": "init_input",
     "init_outputs": "init_output",
 }
-_TASK = ("class", "config", "command", "dimensions", *_TABLES, "resources", "spatial_bounds_from", "flags")
+_TASK = (
+    "class", "config", "command", "dimensions", *_TABLES, "resources", "environment", "spatial_bounds_from", "flags",
+)  # fmt: skip
 _TASK_FLAGS = (
     "custom_adjust_quantum",
     "custom_adjust_all_quanta",
 )  # the real task prunes further, in its own code
-_RESOURCES = ("cpus", "memory_mib", "walltime_s", "disk_mib")
+_RESOURCES = ("cpus", "memory_mib", "walltime_s", "disk_mib", "priority", "run_time_s")
+_LOWEST = {"priority": -1000}  # every other resource is at least 1
 _IMPORT = (
     "location", "include", "exclude", "rename", "labeledSubsetModifyMode", "importContracts", "importSteps",
     "instrument",
@@ -68,6 +71,7 @@ class TaskEntry:
     connections: tuple[Connection, ...] = ()
     blocks: tuple[ConfigBlock, ...] = ()
     resources: Mapping[str, int] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)  # name → version
     spatial_bounds_from: tuple[str, ...] = ()
     where: str = field(default="", compare=False)
     places: Mapping[str, str] = field(default_factory=dict, compare=False)
@@ -227,6 +231,7 @@ def _task(label: Any, body: Any, where: str, folder: str) -> TaskEntry:
         connections=connections,
         blocks=_blocks(body, folder),
         resources=_resources(body),
+        environment=_environment(body),
         spatial_bounds_from=_names(body, "spatial_bounds_from") or (),
         where=where,
         places={
@@ -358,7 +363,21 @@ def _block(block: Any, where: str, folder: str) -> ConfigBlock:
 def _resources(body: Block) -> dict[str, int]:
     block = _mapping(body, "resources")
     check_keys(block, _RESOURCES, "`resources`")
-    return {key: _count(block, key, 0, lowest=1) for key in block}
+    return {key: _count(block, key, 0, lowest=_LOWEST.get(key, 1)) for key in block}
+
+
+def _environment(body: Block) -> dict[str, str]:
+    """Return what a task's outputs depend on besides its code: names with their versions, as text."""
+    block = _mapping(body, "environment")
+    for name, version in block.items():
+        if not isinstance(name, str) or not isinstance(version, str):
+            refuse(
+                block.at(name),
+                f"the version of {name!r} is no text",
+                f"it is {version!r}",
+                f'put quotes around it: {name}: "{version}"',
+            )
+    return dict(block)
 
 
 def _subset(name: Any, body: Any, where: str) -> Subset:

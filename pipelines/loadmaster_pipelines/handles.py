@@ -48,6 +48,7 @@ class OutputHandle:
     id: UUID
     path: Path
     storage_class: str
+    memory: list[int] | None = None  # open files of the job that are in memory only: `put` adds one, if there is a list
 
     def put(self, obj: Any) -> None:
         """Write `obj` as the storage class says.
@@ -59,7 +60,7 @@ class OutputHandle:
         """
         from .storage import write  # here: see `InputHandle.get`
 
-        write(obj, self.storage_class, self.path)
+        write(obj, self.storage_class, self.path, memory=self.memory)
 
 
 H = TypeVar("H", InputHandle, OutputHandle)

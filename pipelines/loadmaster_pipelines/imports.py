@@ -87,7 +87,12 @@ def merge_task(imported: TaskEntry, own: TaskEntry) -> TaskEntry:
     for block in own.blocks:
         merged = _merged(blocks[-1], block) if blocks else None
         blocks[-1:] = [merged] if merged else [*blocks[-1:], block]
-    return replace(imported, blocks=tuple(blocks), resources={**imported.resources, **own.resources})
+    return replace(
+        imported,
+        blocks=tuple(blocks),
+        resources={**imported.resources, **own.resources},
+        environment={**imported.environment, **own.environment},
+    )
 
 
 def check_names(document: Document) -> None:

@@ -203,6 +203,7 @@ def _assemble(
         steps=tuple(step for step in chosen.steps if step.label in subsets),
         contracts=chosen.contracts,
         parameters=dict(document.parameters),
+        left_out=frozenset(document.tasks) - set(labels),
     )
 
 

@@ -1,5 +1,7 @@
 """The pipeline and its graph: tasks, the dataset types between them, and the rules they must keep."""
 
+import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -35,11 +37,22 @@ class TaskNode:
     code_digest: str = ""  # sha256 of what runs: the class's module, or the command
     resources: Resources = field(default_factory=Resources)
     spatial_bounds_from: tuple[str, ...] = ()  # connections whose regions bound the task's sky
+    environment: Mapping[str, str] = field(default_factory=dict)  # declared: what else outputs depend on
 
     @property
     def runnable(self) -> bool:
         """Whether there is something to run; otherwise the task can only be planned."""
         return self.task_class is not None or self.command is not None
+
+    @property
+    def config_digest(self) -> str:
+        """The digest of the resolved configuration."""
+        return _digest(self.config)
+
+    @property
+    def environment_digest(self) -> str:
+        """The digest of the declared environment."""
+        return _digest(self.environment)
 
     @property
     def inputs(self) -> tuple[Connection, ...]:
@@ -136,6 +149,7 @@ class Pipeline:
     steps: tuple[Step, ...] = ()
     contracts: tuple[Contract, ...] = ()
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    left_out: frozenset[str] = field(default=frozenset(), compare=False)  # labels that a selection took away
 
     def graph(self) -> nx.MultiDiGraph:
         """Return the graph of tasks and dataset types.
@@ -162,13 +176,18 @@ class Pipeline:
         return tuple(name for name, d in self.dataset_types().items() if d.producer is None)
 
     def components(self) -> list[tuple[str, ...]]:
-        """Return the labels of each connected part: tasks that share regular inputs or outputs are in one."""
-        shared = nx.Graph()
-        shared.add_nodes_from(self.tasks)
+        """Return the labels of each connected part: tasks one of which makes what the other reads are in one.
+
+        Overall inputs in common connect nothing: such tasks do not constrain each other's data IDs.
+        """
+        linked = nx.Graph()
+        linked.add_nodes_from(self.tasks)
+        makers = {c.dataset_type: task.label for task in self.tasks.values() for c in task.outputs}
         for task in self.tasks.values():
-            for connection in (*task.inputs, *task.outputs):
-                shared.add_edge(task.label, ("dataset_type", connection.dataset_type))
-        parts = [{n for n in part if n in self.tasks} for part in nx.connected_components(shared)]
+            linked.add_edges_from(
+                (makers[c.dataset_type], task.label) for c in task.inputs if c.dataset_type in makers
+            )
+        parts = list(nx.connected_components(linked))
         return [tuple(label for label in self.tasks if label in part) for part in parts]
 
     def subset(self, labels: Iterable[str]) -> "Pipeline":
@@ -196,6 +215,7 @@ class Pipeline:
             subsets=subsets,
             steps=tuple(s for s in self.steps if s.label in subsets),
             contracts=tuple(c for c in self.contracts if not c.names_any(set(self.tasks) - keep)),
+            left_out=self.left_out | (self.tasks.keys() - keep),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -223,6 +243,11 @@ class Pipeline:
             contracts=tuple(Contract(**c) for c in document["contracts"]),
             parameters=document["parameters"],
         )
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    text = json.dumps(dict(values), sort_keys=True, separators=(",", ":"))
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def graph_of(tasks: Iterable[TaskNode]) -> nx.MultiDiGraph:

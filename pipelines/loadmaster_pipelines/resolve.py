@@ -120,6 +120,7 @@ def _of_class(entry: TaskEntry, task: type[Task], settings: Settings) -> TaskNod
         config=validated(settings, task.Config, entry).model_dump(mode="json"),
         code_digest=_code_digest(task),
         resources=replace(task.resources, **entry.resources),
+        environment={**task.environment, **entry.environment},
     )
 
 
@@ -135,7 +136,19 @@ def _declared(entry: TaskEntry, settings: Settings) -> TaskNode:
         code_digest=digest,
         resources=Resources(**entry.resources),
         spatial_bounds_from=entry.spatial_bounds_from,
+        environment=dict(entry.environment),
     )
+
+
+def code_now(task: TaskNode) -> str:
+    """Return what the code digest of a task would be if the pipeline were loaded now; empty if it cannot be."""
+    if task.task_class is None:
+        return task.code_digest
+    module_name, _, name = task.task_class.rpartition(".")
+    try:
+        return _code_digest(getattr(importlib.import_module(module_name), name))
+    except Exception:  # whatever the module's own code raises
+        return ""
 
 
 def _code_digest(task: type[Task]) -> str:

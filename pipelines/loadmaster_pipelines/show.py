@@ -168,6 +168,8 @@ def _task(task: TaskNode) -> dict[str, Any]:
     if task.resources != Resources():
         names = Resources.__dataclass_fields__
         body["resources"] = {n: v for n in names if (v := getattr(task.resources, n)) is not None}
+    if task.environment:
+        body["environment"] = dict(task.environment)
     if task.spatial_bounds_from:
         body["spatial_bounds_from"] = list(task.spatial_bounds_from)
     return body

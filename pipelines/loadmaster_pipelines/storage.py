@@ -3,6 +3,7 @@
 How each kind of file is read and written is in `formats`.
 """
 
+import fcntl
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from loadmaster_registry.errors import ConfigError, StageError, did_you_mean
 from .formats import FORMATS, Format, PythonType, unreadable
 
 _PACKAGED = Path(__file__).with_name("storage.yaml")
+_HAS_MEMORY = hasattr(os, "memfd_create")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +88,14 @@ def read(name: str, path: Path, *, component: str | None = None) -> Any:
     return _read_file(wanted.type, path)
 
 
-def write(obj: Any, name: str, path: Path) -> None:
+def write(obj: Any, name: str, path: Path, *, memory: list[int] | None = None) -> None:
     """Write `obj` to a new file at `path` as storage class `name`; what stands there already stays.
+
+    Parameters
+    ----------
+    memory : list of int, optional
+        Make a file that is in memory only, sealed against changes, to which `path` leads as long as the descriptor
+        that is added here stays open. Where the system has no such files, it is one on disk.
 
     Raises
     ------
@@ -96,7 +104,8 @@ def write(obj: Any, name: str, path: Path) -> None:
     """
     wanted = storage_class(name)
     writer = _format(wanted.type, path, name).write
-    with _new_file(path) as stream:
+    new = _new_file(path) if memory is None or not _HAS_MEMORY else _new_memory(path, memory)
+    with new as stream:
         writer(obj, stream)
 
 
@@ -115,18 +124,40 @@ def _new_file(path: Path) -> Iterator[IO[bytes]]:
         # Mode "xb" would say the same, but astropy refuses to write to a file of that mode.
         stream = open(path, "wb", opener=_exclusively)  # noqa: SIM115 (closed below)
     except FileExistsError:
-        raise StageError(
-            what=f"{path.name} is there already",
-            where=str(path),
-            why="nothing that was written is ever overwritten",
-            todo="put each output once",
-        ) from None
+        raise _is_taken(path) from None
     try:
         with stream:
             yield stream
     except BaseException:
         path.unlink()
         raise
+
+
+@contextmanager
+def _new_memory(path: Path, memory: list[int]) -> Iterator[IO[bytes]]:
+    """Open a file in memory, to which `path` leads once it is written."""
+    if os.path.lexists(path):
+        raise _is_taken(path)
+    number = os.memfd_create(path.name, os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
+    try:
+        with open(number, "wb", closefd=False) as stream:
+            yield stream
+        fcntl.fcntl(number, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
+        # By process, and not `self`: so that programs which a task starts can read it too.
+        path.symlink_to(f"/proc/{os.getpid()}/fd/{number}")
+        memory.append(number)
+    except BaseException:
+        os.close(number)
+        raise
+
+
+def _is_taken(path: Path) -> StageError:
+    return StageError(
+        what=f"{path.name} is there already",
+        where=str(path),
+        why="nothing that was written is ever overwritten",
+        todo="put each output once",
+    )
 
 
 def _exclusively(path: str, flags: int) -> int:

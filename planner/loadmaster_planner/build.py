@@ -3,17 +3,17 @@
 from dataclasses import replace
 
 import numpy as np
-from loadmaster_pipelines.connections import Connection
 from loadmaster_pipelines.pipeline import Pipeline, TaskNode
-from loadmaster_registry.errors import PlanError
 from loadmaster_registry.joins import Axes
 from loadmaster_registry.snapshot import Snapshot
 from numpy.typing import NDArray
 
 from .candidates import candidates, group_of, select
+from .content import without_the_same
 from .existing import refuse_clashes, without_the_done
 from .gather import partial_gathers
-from .graph import Dropped, Part, Quanta, counts, keep_quanta, quantum_data_id
+from .graph import Dropped, Part, Quanta, counts, keep_quanta, quantum_data_id, refuse_several
+from .repair import without_the_sound
 from .request import Request
 from .target import closed
 
@@ -34,21 +34,32 @@ def build_part(registry: Snapshot, pipeline: Pipeline, request: Request) -> Part
         part = closed(registry, pipeline, request, selection)
     else:
         part = candidates(registry, pipeline, request, selection)
-    remaining = without_the_done(registry, pipeline, part, request)
+    remaining = without_the_existing(registry, pipeline, part, request)
     refuse_clashes(registry, pipeline, remaining, request)
-    finished = _without_the_impossible(pipeline, remaining)
+    finished = without_the_impossible(pipeline, remaining)
     trimmed = (
         () if request.target else partial_gathers(registry, pipeline, part, finished, request, selection)
     )
     return replace(finished, partial=trimmed)
 
 
-def _without_the_impossible(pipeline: Pipeline, part: Part) -> Part:
+def without_the_existing(registry: Snapshot, pipeline: Pipeline, part: Part, request: Request) -> Part:
+    """Take out what need not run because its outputs exist."""
+    if request.repair:
+        return without_the_sound(registry, pipeline, part, request)
+    if request.skip_existing == "exists":
+        return without_the_done(registry, pipeline, part, request)
+    if request.skip_existing is not None:
+        return without_the_same(registry, pipeline, without_the_impossible(pipeline, part), request)
+    return part
+
+
+def without_the_impossible(pipeline: Pipeline, part: Part) -> Part:
     """Drop, task by task downstream, inputs that nobody makes and quanta with too few inputs."""
     available = {name: table.existing >= 0 for name, table in part.datasets.items()}
     quanta: dict[str, Quanta] = {}
-    dropped: list[Dropped] = []
-    missing: dict[str, int] = {}
+    dropped = list(part.dropped)
+    missing = dict(part.missing)
     for task in pipeline.tasks.values():
         before = part.quanta[task.label]
         inputs = {}
@@ -75,19 +86,7 @@ def _enough(task: TaskNode, quanta: Quanta, axes: Axes) -> tuple[NDArray[np.bool
             example = quantum_data_id(quanta, axes, int(short.argmax()))
             dropped.append(Dropped(task.label, c.name, c.dataset_type, int(short.sum()), c.minimum, example))
             alive &= ~short
+    for c in task.inputs:  # only now: what falls away need not be right
         if not c.multiple:
-            refuse_several(task, c, quanta, axes, alive & (n > 1))
+            refuse_several(task, c, quanta, axes, alive & (counts(quanta.inputs[c.name], quanta.count) > 1))
     return alive, dropped
-
-
-def refuse_several(
-    task: TaskNode, connection: Connection, quanta: Quanta, axes: Axes, several: NDArray[np.bool_]
-) -> None:
-    """Raise if a quantum has more than one dataset for a connection that takes one."""
-    if several.any():
-        raise PlanError(
-            what=f"{int(several.sum())} quanta of {task.label} have more than one {connection.dataset_type!r}",
-            where=f"connection {connection.name}, for instance {quantum_data_id(quanta, axes, int(several.argmax()))}",
-            why="the connection takes exactly one dataset",
-            todo="declare it `multiple: true`, or make the task's dimensions finer",
-        )

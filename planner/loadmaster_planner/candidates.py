@@ -5,12 +5,12 @@ constrain, prerequisites do not). Cost: linear in the rows of the reduced relati
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
 from loadmaster_pipelines.connections import Connection
-from loadmaster_pipelines.pipeline import Pipeline
+from loadmaster_pipelines.pipeline import Pipeline, TaskNode
 from loadmaster_registry.errors import NotFound, PlanError
 from loadmaster_registry.frames import Keep
 from loadmaster_registry.joins import Reduced
@@ -22,6 +22,8 @@ from loadmaster_registry.where import Predicate, parse
 from .data_id_tables import DataIdTable
 from .flags import flagged
 from .graph import Datasets, Edges, Part, Quanta, positions
+from .lookups import with_implied
+from .pixels import generated_pixels, pixel_tables, with_pixels
 from .request import Request
 
 _VALUES_TOLD = 5
@@ -55,6 +57,25 @@ class Found:
     constrains: bool
 
 
+def connected_parts(pipeline: Pipeline) -> list[Pipeline]:
+    """Split a pipeline into parts that do not constrain each other's data IDs.
+
+    An overall input that one task can do without, in whatever part, constrains no part.
+    """
+    inputs = [c for task in pipeline.tasks.values() for c in task.inputs]
+    free = {c.dataset_type for c in inputs if c.no_graph_constraint or c.minimum == 0}
+
+    def freed(task: TaskNode) -> TaskNode:
+        connections = tuple(
+            replace(c, no_graph_constraint=True) if c.kind == "input" and c.dataset_type in free else c
+            for c in task.connections
+        )
+        return replace(task, connections=connections)
+
+    whole = replace(pipeline, tasks={label: freed(task) for label, task in pipeline.tasks.items()})
+    return [whole.subset(labels) for labels in pipeline.components()]
+
+
 def select(registry: Snapshot, group: DimensionGroup, request: Request) -> Selection:
     """Read what a request says about the data IDs over `group`.
 
@@ -84,12 +105,12 @@ def candidates(registry: Snapshot, pipeline: Pipeline, request: Request, selecti
     ]
     constrained = constrain(
         registry,
-        group_of(registry.universe, pipeline),
+        listed_group(registry.universe, pipeline, constraints),
         selection.predicates,
         constraints,
         selection.exclusions,
     )
-    return _projected(registry, pipeline, constrained, found)
+    return projected(registry, pipeline, constrained, found)
 
 
 def group_of(universe: Universe, pipeline: Pipeline) -> DimensionGroup:
@@ -102,10 +123,17 @@ def group_of(universe: Universe, pipeline: Pipeline) -> DimensionGroup:
     return universe.group(names)
 
 
+def listed_group(universe: Universe, pipeline: Pipeline, constraints: Iterable[Constraint]) -> DimensionGroup:
+    """Return the dimensions of `group_of` without sky pixels that nothing lists."""
+    names = group_of(universe, pipeline).names
+    generated = generated_pixels(universe, names, {d for c in constraints for d in c.frame.columns})
+    return universe.group(d for d in names if d not in generated)
+
+
 def overall_inputs(
     registry: Snapshot, pipeline: Pipeline, collections: Sequence[str], keep: Keep
 ) -> Mapping[str, Found]:
-    """Search the regular overall inputs: all consumers together decide whether a type constrains."""
+    """Search the regular overall inputs; what one consumer can do without does not constrain."""
     produced = {c.dataset_type for task in pipeline.tasks.values() for c in task.outputs}
     consumers: dict[str, list[tuple[str, Connection]]] = {}
     for task in pipeline.tasks.values():
@@ -178,18 +206,18 @@ def _told(keep: Keep, dimensions: Sequence[str]) -> str:
     return f" with {'; '.join(told)}" if told else ""
 
 
-def _projected(
+def projected(
     registry: Snapshot, pipeline: Pipeline, constrained: Constrained, found: Mapping[str, Found]
 ) -> Part:
-    """Read quanta, datasets and edges off the reduced join."""
-    projections = Projections(constrained.rows)
+    """Read quanta, datasets and edges off a reduced join, and note which datasets exist."""
+    projections = Projections(registry, constrained.rows, branches(registry.universe, pipeline))
     datasets = {}
     for name, dimensions in regular_types(pipeline).items():
         required = registry.universe.group(dimensions).required
         codes, count = projections.table(required)
         datasets[name] = Datasets(name, required, codes, count, np.full(count, -1, dtype=np.int64))
     part = Part(
-        constrained.rows.axes,
+        projections.axes,
         {
             task.label: quanta_of(registry, pipeline, task.label, projections, datasets)
             for task in pipeline.tasks.values()
@@ -245,28 +273,59 @@ def regular_types(pipeline: Pipeline) -> Mapping[str, tuple[str, ...]]:
     }
 
 
-class Projections:
-    """Projections of a reduced join, each made once."""
+def branches(universe: Universe, pipeline: Pipeline) -> list[DimensionGroup]:
+    """Return the dimensions of tasks, of regular inputs and outputs, and of each pair of them that an edge links."""
+    found = {}
+    for task in pipeline.tasks.values():
+        for c in (*task.inputs, *task.outputs):
+            for names in (task.dimensions, c.dimensions, (*task.dimensions, *c.dimensions)):
+                group = universe.group(names)
+                found[group.required] = group
+    return list(found.values())
 
-    def __init__(self, rows: Reduced) -> None:
+
+class Projections:
+    """Projections of a reduced join, each made once; sky pixels that nothing lists come from regions."""
+
+    def __init__(self, registry: Snapshot, rows: Reduced, branches: Iterable[DimensionGroup] = ()) -> None:
+        self._registry = registry
         self._rows = rows
         self._made: dict[tuple[str, ...], pl.DataFrame] = {}
+        branches = list(branches)
+        self._generated = frozenset(d for b in branches for d in b.required) - set(rows.axes.values)
+        self._pixels = pixel_tables(registry, rows, branches, self._generated) if self._generated else {}
+        self.axes = with_pixels(rows.axes, self._pixels, self._generated) if self._generated else rows.axes
 
     def table(self, dimensions: Sequence[str]) -> tuple[pl.DataFrame, int]:
         """Return the distinct codes over `dimensions`, and how many there are (one, where nothing varies)."""
-        varying = self._rows.axes.varying(dimensions)
+        if self._generated.intersection(dimensions):
+            return self._pixel_table(dimensions)
+        varying = self.axes.varying(dimensions)
         if varying not in self._made:
             self._made[varying] = self._rows.rows(varying)
         codes = self._made[varying]
         return codes, codes.height if varying else int(not self._rows.is_empty)
 
+    def _pixel_table(self, dimensions: Sequence[str]) -> tuple[pl.DataFrame, int]:
+        group = self._registry.universe.group(dimensions)
+        ids = with_implied(self._registry, self._pixels[group.required], group).select(dimensions)
+        varying = self.axes.varying(dimensions)
+        codes = self.axes.encode(ids).select(varying).unique().sort(varying) if varying else pl.DataFrame()
+        return codes, codes.height if varying else int(ids.height > 0)
+
+    def ids(self, dimensions: Sequence[str]) -> tuple[pl.DataFrame, int]:
+        """Return the distinct values of `dimensions`, and how many there are."""
+        codes, count = self.table(dimensions)
+        return self.axes.decode(
+            codes if codes.width else pl.DataFrame({"": np.zeros(count)}), dimensions
+        ), count
+
     def edges(self, quantum: Sequence[str], datasets: Datasets) -> Edges:
         """Link a quantum to a dataset where some row of the join has both."""
-        axes = self._rows.axes
         quanta, n_quanta = self.table(quantum)
         both, count = self.table((*quantum, *(d for d in datasets.dimensions if d not in quantum)))
         if not both.width:
             return Edges(np.zeros(count, np.uint32), np.zeros(count, np.uint32))
         same = both.width == quanta.width
-        q = np.arange(n_quanta) if same else positions(both, quanta, axes)
-        return Edges(q.astype(np.uint32), positions(both, datasets.codes, axes).astype(np.uint32))
+        q = np.arange(n_quanta) if same else positions(both, quanta, self.axes)
+        return Edges(q.astype(np.uint32), positions(both, datasets.codes, self.axes).astype(np.uint32))

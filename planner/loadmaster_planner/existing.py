@@ -1,80 +1,93 @@
 """What exists of the outputs already: quanta that are done leave the graph, anything else in the way is an error."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import polars as pl
 from loadmaster_pipelines.pipeline import Pipeline, TaskNode
 from loadmaster_registry.errors import NotFound, PlanError
-from loadmaster_registry.joins import Axes
 from loadmaster_registry.snapshot import Snapshot
 from numpy.typing import NDArray
 
-from .graph import Part, Quanta, keep_quanta, positions
+from .earlier import WELL_ENDED, held, quantum_rows, rows_held
+from .graph import Part, keep_quanta, positions
 from .request import Request
 
 _CLASHES_SHOWN = 50
 _MARKER = "_metadata"  # a quantum of LABEL is done where LABEL_metadata exists
 _AUTOMATIC = (_MARKER, "_log")  # what the framework writes beside a quantum's own outputs
 
+Held = Callable[
+    [str], NDArray[np.int64]
+]  # dataset type → the registry's row ids by row of its table; −1 for none
+
 
 def without_the_done(registry: Snapshot, pipeline: Pipeline, part: Part, request: Request) -> Part:
     """Take out the quanta that count as done; what exists of their outputs serves others as input.
 
-    An output of such a quantum that does not exist is missing: nobody will make it.
+    Done is a quantum whose marker (``LABEL_metadata``) exists, of which a quantum of the same task made an output
+    and ended well, or which found nothing to do. An output of it that does not exist is missing: nobody will make it.
     """
-    if request.skip_existing is None:
-        return part
-    quanta, done = {}, {}
-    existing = {name: table.existing.copy() for name, table in part.datasets.items()}
+    collections = request.skip_existing_in
+    there: Held = cache(lambda name: rows_held(registry, name, collections, part))
+    done = {task.label: is_done(registry, task, part, collections, there) for task in pipeline.tasks.values()}
+    return take_out(pipeline, part, done, there)
+
+
+def take_out(
+    pipeline: Pipeline,
+    part: Part,
+    done: dict[str, NDArray[np.bool_]],
+    there: Held,
+    left_out: dict[str, NDArray[np.bool_]] | None = None,
+) -> Part:
+    """Take out quanta that are done, whose outputs serve the others as far as they exist, and quanta `left_out`."""
+    others = left_out or {label: np.zeros(rows.size, dtype=bool) for label, rows in done.items()}
+    quanta = {label: keep_quanta(part.quanta[label], ~(rows | others[label])) for label, rows in done.items()}
+    datasets = dict(part.datasets)
+    remaining = [task for task in pipeline.tasks.values() if quanta[task.label].count]
+    read = {c.dataset_type for task in remaining for c in task.inputs}
     for task in pipeline.tasks.values():
-        before = part.quanta[task.label]
-        is_done = _marked(registry, task, before, part.axes, request.skip_existing_in)
-        for c in task.outputs:
-            rows = before.outputs[c.name].where(is_done[before.outputs[c.name].quantum]).dataset
-            table = part.datasets[c.dataset_type]
-            held = _rows_held(registry, c.dataset_type, request.skip_existing_in, part, table.codes)
-            existing[c.dataset_type][rows] = held[rows]
-        quanta[task.label] = keep_quanta(before, ~is_done)
-        done[task.label] = int(is_done.sum())
-    datasets = {name: replace(table, existing=existing[name]) for name, table in part.datasets.items()}
-    return replace(part, quanta=quanta, datasets=datasets, done={k: n for k, n in done.items() if n})
+        for c in task.outputs if done[task.label].any() else ():
+            if c.dataset_type in read:
+                edges = part.quanta[task.label].outputs[c.name]
+                rows = edges.dataset[done[task.label][edges.quantum]]
+                existing = part.datasets[c.dataset_type].existing.copy()
+                existing[rows] = there(c.dataset_type)[rows]
+                datasets[c.dataset_type] = replace(part.datasets[c.dataset_type], existing=existing)
+    counts = {label: int(rows.sum()) for label, rows in done.items() if rows.any()}
+    return replace(part, quanta=quanta, datasets=datasets, done=counts)
 
 
-def _marked(
-    registry: Snapshot, task: TaskNode, quanta: Quanta, axes: Axes, collections: Sequence[str]
+def is_done(
+    registry: Snapshot, task: TaskNode, part: Part, collections: Sequence[str], there: Held
 ) -> NDArray[np.bool_]:
-    """Say for which quanta the success marker exists."""
-    is_done = np.zeros(quanta.count, dtype=bool)
-    marked = _held(registry, f"{task.label}{_MARKER}", collections)
-    if marked is not None and quanta.count:
-        place = positions(axes.encode(marked), quanta.codes, axes)
-        is_done[place[place >= 0]] = True
-    return is_done
+    """Say which quanta of a task count as done."""
+    quanta = part.quanta[task.label]
+    found = np.zeros(quanta.count, dtype=bool)
+    if not quanta.count:
+        return found
+    marked = held(registry, f"{task.label}{_MARKER}", collections)
+    if marked is not None:
+        place = positions(part.axes.encode(marked), quanta.codes, part.axes)
+        found[place[place >= 0]] = True
+    for c in task.outputs:
+        if not found.all():
+            edges = quanta.outputs[c.name]
+            found[edges.quantum[_well_made(registry, task, there(c.dataset_type))[edges.dataset]]] = True
+    if not found.all():
+        idle = registry.idle_quanta(task.label, collections)["data_id"]
+        rows = quantum_rows(registry.universe, quanta, part.axes, idle)
+        found[rows[rows >= 0]] = True
+    return found
 
 
-def _held(registry: Snapshot, dataset_type: str, collections: Sequence[str]) -> pl.DataFrame | None:
-    """Return the datasets of a type in some collections; None where nobody ever registered the type."""
-    try:
-        return registry.datasets(dataset_type, collections).drop("rank")
-    except NotFound:
-        registry.flatten(collections)  # a collection that does not exist is an error of its own
-        return None
-
-
-def _rows_held(
-    registry: Snapshot, dataset_type: str, collections: Sequence[str], part: Part, codes: pl.DataFrame
-) -> NDArray[np.int64]:
-    """Return for each row of a table of datasets the registry's row id; −1 where it holds none."""
-    table = part.datasets[dataset_type]
-    rows = np.full(table.count, -1, dtype=np.int64)
-    held = _held(registry, dataset_type, collections)
-    if held is not None and table.count:
-        coded = part.axes.encode(held)
-        place = positions(coded, codes, part.axes)
-        rows[place[place >= 0]] = coded["dataset"].to_numpy()[place >= 0]
-    return rows
+def _well_made(registry: Snapshot, task: TaskNode, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Say which stored datasets a quantum of the task made that ended well."""
+    makers = registry.makers(pl.Series("dataset", rows[rows >= 0]), task.label)
+    return np.isin(rows, makers.filter(pl.col("status").is_in(WELL_ENDED))["dataset"].to_numpy())
 
 
 def refuse_clashes(registry: Snapshot, pipeline: Pipeline, part: Part, request: Request) -> None:
@@ -116,9 +129,12 @@ def _clashes(registry: Snapshot, task: TaskNode, part: Part, request: Request) -
     for suffix in _AUTOMATIC:
         tables.setdefault(f"{task.label}{suffix}", (quanta.codes, quanta.count, quanta.dimensions))
     for name, (codes, count, dimensions) in tables.items():
-        held = _held(registry, name, [request.output_run])
-        if held is None or not held.height or not count or not set(dimensions) <= set(held.columns):
+        found = held(registry, name, [request.output_run])
+        if found is None or not found.height or not count or not set(dimensions) <= set(found.columns):
+            continue
+        if not dimensions:
+            yield f"{name} {{}}"
             continue
         planned = part.axes.decode(codes if codes.width else pl.DataFrame({"": np.zeros(count)}), dimensions)
-        both = planned.join(held, on=list(dimensions), how="semi") if dimensions else held
+        both = planned.join(found, on=list(dimensions), how="semi")
         yield from (f"{name} {row}" for row in both.select(dimensions).iter_rows(named=True))

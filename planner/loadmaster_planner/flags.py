@@ -15,7 +15,7 @@ def flagged(registry: Snapshot, group: DimensionGroup) -> tuple[Exclusion, ...]:
     element, it reaches the dimensions of `group` through the join that links the two (``visit_definition``).
     """
     found = []
-    held = registry.flagged() if hasattr(registry, "flagged") else {}  # TEMPORARY until INPUTS is done
+    held = registry.flagged()
     for element, keys in held.items():
         for frame in _in_terms_of(registry, group, keys):
             found.append(Exclusion(f"no flag on {element}", frame))

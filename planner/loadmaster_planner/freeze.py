@@ -1,5 +1,6 @@
 """Bring the parts of a graph and its prerequisites onto common axes, in their final order, with only what is used."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -30,7 +31,8 @@ def freeze_graph(registry: Snapshot, parts: Sequence[Part], prerequisites: _Foun
     Datasets that no quantum uses or makes are left out, and so are axis values that nothing refers to: the same
     request gives the same graph whatever else the registry holds.
     """
-    stored = _stored(parts, prerequisites)
+    shared = _shared(parts, prerequisites)
+    stored = _stored(registry, parts, prerequisites, shared)
     axes = _common_axes(registry, parts, stored, {found.dataset_type for found in prerequisites.values()})
     datasets = {name: _stored_table(registry, name, frame, axes) for name, frame in stored.items()}
     quanta = {}
@@ -42,27 +44,48 @@ def freeze_graph(registry: Snapshot, parts: Sequence[Part], prerequisites: _Foun
         for name, table in part.datasets.items():
             if name not in datasets:
                 datasets[name] = replace(table, codes=moved[name])
-        new_rows = {name: _new_rows(part.datasets[name], datasets[name]) for name in part.datasets}
+        new_rows = {
+            name: _new_rows(part.datasets[name], moved[name], datasets[name], axes)
+            for name in part.datasets
+            if name in shared
+        }
         for label, own in part.quanta.items():
             quanta[label] = _merged(own, part, axes, new_rows, datasets, prerequisites)
     return _only_used(_with_implied(registry, QuantumGraph(axes, quanta, datasets)))
 
 
-def _stored(parts: Sequence[Part], prerequisites: _Found) -> dict[str, pl.DataFrame]:
-    """Return, by type, the tables that hold stored datasets: data ID and `dataset` (−1: to be made), sorted."""
+def _stored(
+    registry: Snapshot, parts: Sequence[Part], prerequisites: _Found, shared: set[str]
+) -> dict[str, pl.DataFrame]:
+    """Return, by type, the tables that hold stored datasets: data ID and `dataset` (−1: to be made), sorted.
+
+    What one source alone touches, a part, stays as it is there, and is left out.
+    """
     frames: dict[str, list[pl.DataFrame]] = {}
     for part in parts:
         for name, table in part.datasets.items():
-            if (table.existing >= 0).any():
+            if name in shared and (table.existing >= 0).any():
                 frames.setdefault(name, []).append(_values(part.axes, table))
     for found in prerequisites.values():
-        if found.edges.height:
-            frames.setdefault(found.dataset_type, []).append(found.edges.drop("quantum"))
-    stored = {}
-    for name, pieces in frames.items():
-        whole = pl.concat(pieces).unique()
-        stored[name] = whole.sort(*(c for c in whole.columns if c != "dataset"), "dataset")
-    return stored
+        if found.datasets.height:
+            frames.setdefault(found.dataset_type, []).append(found.datasets)
+    return {name: _ordered(registry, pl.concat(pieces).unique()) for name, pieces in frames.items()}
+
+
+def _shared(parts: Sequence[Part], prerequisites: _Found) -> set[str]:
+    """Return the types that several parts touch, or a part and prerequisites."""
+    touched = [name for part in parts for name in part.datasets]
+    touched += {found.dataset_type for found in prerequisites.values()}
+    return {name for name, n in Counter(touched).items() if n > 1}
+
+
+def _ordered(registry: Snapshot, datasets: pl.DataFrame) -> pl.DataFrame:
+    """Sort by data ID, those of one data ID by their collection: row ids depend on which came first."""
+    data_id = [c for c in datasets.columns if c != "dataset"]
+    if datasets.height == (datasets.select(data_id).n_unique() if data_id else 1):
+        return datasets.sort(data_id) if data_id else datasets
+    run = registry.files(datasets["dataset"])["run"].fill_null("")
+    return datasets.with_columns(run.alias("\x00run")).sort(*data_id, "\x00run").drop("\x00run")
 
 
 def _values(axes: Axes, table: Datasets) -> pl.DataFrame:
@@ -82,7 +105,7 @@ def _common_axes(
         for dimension in frame.columns[:-1]:
             values.setdefault(dimension, []).append(frame[dimension])
         for dimension in registry.universe.group(frame.columns[:-1]).implied if name in prerequisites else ():
-            values.setdefault(dimension, []).append(registry.records(dimension)[dimension])
+            values.setdefault(dimension, []).append(registry.records(dimension, columns=())[dimension])
     return Axes({d: pl.concat(pieces).unique().sort() for d, pieces in values.items()})
 
 
@@ -98,8 +121,11 @@ def _recoded(
     codes: pl.DataFrame, count: int, dimensions: Iterable[str], old: Axes, new: Axes
 ) -> pl.DataFrame:
     """Move codes from one set of axes to another that holds all their values."""
+    varying = new.varying(dimensions)
+    if codes.columns == list(varying) and all(old.size(d) == new.size(d) for d in varying):
+        return codes  # equally many values, all of them held: they are the same
     columns = []
-    for d in new.varying(dimensions):
+    for d in varying:
         place = np.searchsorted(new.values[d].to_numpy(), old.values[d].to_numpy()).astype(np.uint32)
         moved = (
             place[codes[d].to_numpy()]
@@ -110,19 +136,28 @@ def _recoded(
     return pl.DataFrame(columns)
 
 
-def _new_rows(old: Datasets, new: Datasets) -> NDArray[np.int64]:
-    """Return for each dataset of a part its row in the merged table; −1 where it is in none."""
-    if not (old.existing >= 0).any():
-        return np.arange(old.count)
+def _new_rows(old: Datasets, moved: pl.DataFrame, new: Datasets, axes: Axes) -> NDArray[np.int64]:
+    """Return for each dataset of a part, `moved` onto the common `axes`, its row in the merged table.
+
+    An overall input that does not exist may have none: −1, which no edge refers to.
+    """
     rows = _rows_of(old.existing, new)
-    rows[old.existing < 0] = np.flatnonzero(new.existing < 0)  # both in order of data ID
+    absent, made = old.existing < 0, np.flatnonzero(new.existing < 0)
+    if absent.any() and made.size:
+        if not new.codes.width:
+            rows[absent] = made[0]
+        else:
+            place = positions(moved.filter(pl.Series(absent)), new.codes[made], axes)
+            rows[absent] = np.where(place >= 0, made[place], -1)
     return rows
 
 
 def _rows_of(existing: NDArray[np.int64], table: Datasets) -> NDArray[np.int64]:
     """Return the row of each registry id in a table of stored datasets; −1 for an id of −1."""
+    if not table.count:
+        return np.full(existing.size, -1, dtype=np.int64)
     order = np.argsort(table.existing)
-    place = order[np.searchsorted(table.existing, existing, sorter=order).clip(max=max(table.count - 1, 0))]
+    place = order[np.searchsorted(table.existing, existing, sorter=order).clip(max=table.count - 1)]
     return np.where(existing >= 0, place, -1)
 
 
@@ -137,7 +172,8 @@ def _merged(
     """Return a task's quanta on common axes, its edges moved to merged tables, its prerequisites among its inputs."""
 
     def moved(connection: str, edges: Edges) -> Edges:
-        return Edges(edges.quantum, new_rows[table.types[connection]][edges.dataset].astype(np.uint32))
+        rows = new_rows.get(table.types[connection])
+        return edges if rows is None else Edges(edges.quantum, rows[edges.dataset].astype(np.uint32))
 
     inputs = {c: moved(c, edges) for c, edges in table.inputs.items()}
     types = dict(table.types)
@@ -155,11 +191,12 @@ def _merged(
 
 
 def _prerequisite_edges(found: Prerequisites, datasets: Mapping[str, Datasets]) -> Edges:
-    if not found.edges.height:
-        return Edges(np.zeros(0, np.uint32), np.zeros(0, np.uint32))
-    rows = _rows_of(found.edges["dataset"].to_numpy(), datasets[found.dataset_type]).astype(np.uint32)
-    order = np.lexsort((rows, found.edges["quantum"].to_numpy()))
-    return Edges(found.edges["quantum"].to_numpy()[order], rows[order])
+    if not len(found.edges):
+        return found.edges
+    rows = _rows_of(found.datasets["dataset"].to_numpy(), datasets[found.dataset_type])
+    return Edges(
+        found.edges.quantum, rows[found.edges.dataset].astype(np.uint32)
+    )  # both are in order of data ID
 
 
 def _with_implied(registry: Snapshot, graph: QuantumGraph) -> QuantumGraph:
@@ -189,7 +226,7 @@ def _with_implied(registry: Snapshot, graph: QuantumGraph) -> QuantumGraph:
 
 def _coded_records(registry: Snapshot, element: str, axes: Axes) -> pl.DataFrame:
     columns = registry.universe[element].required + registry.universe[element].implied
-    coded = axes.encode(registry.records(element).select(columns))
+    coded = axes.encode(registry.records(element, columns=columns).select(columns))
     return coded.sort(axes.varying(registry.universe[element].required) or columns[0])
 
 
@@ -214,11 +251,11 @@ def _only_used(graph: QuantumGraph) -> QuantumGraph:
         for connection, edges in (*task.inputs.items(), *task.outputs.items()):
             if len(edges):
                 used[task.types[connection]][edges.dataset] = True
-    rows = {name: np.cumsum(mask, dtype=np.int64) - 1 for name, mask in used.items()}
+    rows = {name: (np.cumsum(mask) - 1).astype(np.uint32) for name, mask in used.items() if not mask.all()}
 
     def moved(quanta: Quanta, edges: Mapping[str, Edges]) -> dict[str, Edges]:
         return {
-            c: Edges(e.quantum, rows[quanta.types[c]][e.dataset].astype(np.uint32)) if len(e) else e
+            c: Edges(e.quantum, rows[quanta.types[c]][e.dataset]) if quanta.types[c] in rows else e
             for c, e in edges.items()
         }
 

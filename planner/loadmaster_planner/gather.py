@@ -17,7 +17,7 @@ from loadmaster_registry.snapshot import Snapshot
 from loadmaster_registry.universe import Universe
 from loadmaster_registry.where import Predicate
 
-from .candidates import Selection, existing_constraints, group_of, overall_inputs
+from .candidates import Selection, existing_constraints, listed_group, overall_inputs
 from .graph import Part, PartialGather, Quanta, counts, positions, quantum_data_id
 from .request import Request
 
@@ -58,8 +58,10 @@ def _is_context(universe: Universe, predicate: Predicate) -> bool:
 
 
 def _gathers(universe: Universe, task: TaskNode, connection: Connection) -> bool:
-    own = universe.group(task.dimensions).names
-    return connection.multiple and not set(universe.group(connection.dimensions).required) <= set(own)
+    own, gathered = universe.group(task.dimensions).names, universe.group(connection.dimensions).required
+    if any(universe[d].is_skypix for d in (*own, *gathered)):
+        return False  # which pixels there are follows from regions, whatever is selected
+    return connection.multiple and not set(gathered) <= set(own)
 
 
 def _partial(
@@ -97,11 +99,12 @@ def _unrestricted(
     found = overall_inputs(
         registry, above, request.inputs, {d: ids[d].unique().to_list() for d in ids.columns}
     )
+    constraints = [*these, *existing_constraints(found, request.inputs, {})]
     return constrain(
         registry,
-        group_of(registry.universe, above),
+        listed_group(registry.universe, above, constraints),
         context(registry.universe, selection.predicates),
-        [*these, *existing_constraints(found, request.inputs, {})],
+        constraints,
         selection.exclusions,
     )
 

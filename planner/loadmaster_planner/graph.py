@@ -9,6 +9,9 @@ from math import prod
 
 import numpy as np
 import polars as pl
+from loadmaster_pipelines.connections import Connection
+from loadmaster_pipelines.pipeline import TaskNode
+from loadmaster_registry.errors import PlanError
 from loadmaster_registry.joins import Axes
 from numpy.typing import NDArray
 
@@ -115,6 +118,9 @@ class Part:
     why_empty: str = ""
     done: Mapping[str, int] = field(default_factory=dict)  # task → quanta that are done already
     partial: Sequence[PartialGather] = ()
+    reused: Mapping[str, NDArray[np.int64]] = field(
+        default_factory=dict
+    )  # type → datasets that stand for outputs
 
 
 def positions(rows: pl.DataFrame, table: pl.DataFrame, axes: Axes) -> NDArray[np.int64]:
@@ -157,6 +163,19 @@ def quantum_data_id(quanta: Quanta, axes: Axes, row: int) -> dict[str, int | str
         d: axes.values[d][int(quanta.codes[d][row]) if d in quanta.codes.columns else 0]
         for d in quanta.dimensions
     }
+
+
+def refuse_several(
+    task: TaskNode, connection: Connection, quanta: Quanta, axes: Axes, several: NDArray[np.bool_]
+) -> None:
+    """Raise if a quantum has more than one dataset for a connection that takes one."""
+    if several.any():
+        raise PlanError(
+            what=f"{int(several.sum())} quanta of {task.label} have more than one {connection.dataset_type!r}",
+            where=f"connection {connection.name}, for instance {quantum_data_id(quanta, axes, int(several.argmax()))}",
+            why="the connection takes exactly one dataset",
+            todo="declare it `multiple: true`, or make the task's dimensions finer",
+        )
 
 
 def keep_quanta(quanta: Quanta, alive: NDArray[np.bool_]) -> Quanta:

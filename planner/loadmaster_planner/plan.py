@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ from uuid import UUID
 
 import numpy as np
 import polars as pl
-from loadmaster_pipelines.pipeline import Pipeline
+from loadmaster_pipelines.pipeline import Pipeline, Step
+from loadmaster_pipelines.resources import NOTHING_ASKED, ResourceRequest, Resources, together
 from loadmaster_pipelines.storage import extension_of
 from loadmaster_registry.errors import PlanError
 from loadmaster_registry.joins import Axes
@@ -20,10 +21,18 @@ from loadmaster_registry.records import DatasetType
 from loadmaster_registry.universe import DimensionGroup
 from numpy.typing import NDArray
 
-from .graph import Dropped, Positions
+from .graph import Dropped, PartialGather, Positions
 from .tables import FileTables, Tables, write_tables
 
-FORMAT = 1  # of the plan file; a reader refuses a higher one
+FORMAT = 2  # of the plan file; a reader refuses any other
+_RESOURCE_COLUMNS = dict.fromkeys(ResourceRequest.__dataclass_fields__, pl.Int64)
+_JOB_TABLE = {
+    "job": pl.Int64,
+    "cluster": pl.String,
+    "step": pl.String,
+    "quanta": pl.Int64,
+    **_RESOURCE_COLUMNS,
+}
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,42 @@ class TaskFacts:
 
 
 @dataclass(frozen=True)
+class ClusterFacts:
+    """What a plan says of one kind of job: a cluster's, or one task's where each quantum is a job."""
+
+    name: str
+    jobs: int
+    tasks: tuple[str, ...]  # in order of execution
+    members: int = 0  # quanta that are listed; 0 where each quantum of its one task is a job, in order
+    dimensions: tuple[str, ...] = ()  # by whose values the jobs are told apart
+    equal_dimensions: tuple[tuple[str, str], ...] = ()
+    is_split: bool = False  # jobs of the same values are numbered parts
+    resources: ResourceRequest = NOTHING_ASKED  # of a job; else from its quanta
+
+
+@dataclass(frozen=True)
+class JobFacts:
+    """What a plan says of its jobs as a whole."""
+
+    clusters: tuple[ClusterFacts, ...]  # the kinds of jobs, in the order in which jobs are numbered
+    elided: tuple[str, ...] = ()  # dataset types that are handed on in memory inside their jobs
+    sites: Mapping[str, Mapping[str, Resources]] = field(
+        default_factory=dict
+    )  # of a quantum, by task, at a site
+    notes: tuple[str, ...] = ()  # what a person should know of them
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "JobFacts":
+        """Read what `PlanHeader.to_json` wrote of it."""
+        sites = {
+            site: {label: Resources(**r) for label, r in tasks.items()}
+            for site, tasks in values["sites"].items()
+        }
+        clusters = tuple(_cluster_facts(c) for c in values["clusters"])
+        return cls(clusters, tuple(values["elided"]), sites, tuple(values["notes"]))
+
+
+@dataclass(frozen=True)
 class TypeFacts:
     """What a plan says of one dataset type that it touches."""
 
@@ -69,6 +114,7 @@ class TaskSummary:
     inputs_found: int  # distinct existing datasets that its quanta read
     inputs_missing: int  # uses of regular inputs that neither exist nor will be made
     dropped: int  # quanta that would lack an input
+    done: int  # quanta that count as done already
     bytes_in: int  # of the existing datasets whose size is known
     outputs: int
 
@@ -87,6 +133,7 @@ class PlannedDataset:
     size_bytes: int  # −1 where unknown
     checksum: str  # empty where unknown
     exists: bool
+    is_elided: bool = False  # handed on in memory inside its job, never stored
 
 
 @dataclass(frozen=True)
@@ -102,10 +149,17 @@ class PlannedQuantum:
 
 @dataclass(frozen=True)
 class PlannedJob:
-    """The quanta that run together on a node."""
+    """The quanta that run together on a node, in this order."""
 
     index: int
+    name: str  # its cluster's (or task's) with the values that tell it from others
+    cluster: str
     quanta: tuple[PlannedQuantum, ...]
+    resources: Resources
+    step: str  # of the pipeline; empty where it has none
+    shard: Mapping[
+        str, int | str
+    ]  # the values by which the step may be split, where the job has just one of each
 
 
 @dataclass(frozen=True)
@@ -125,6 +179,11 @@ class PlanHeader:
     dropped: tuple[Dropped, ...]
     why_empty: str
     axes: Mapping[str, int]  # how many values each dimension has
+    jobs: JobFacts
+    partial: tuple[PartialGather, ...] = ()  # gathers that a restriction trims, which was accepted
+    request: Mapping[str, Any] = field(default_factory=dict)  # all that was asked, for planning again
+    clustering: Mapping[str, Any] = field(default_factory=dict)  # what was said of jobs and resources
+    reused: Mapping[str, int] = field(default_factory=dict)  # type → earlier datasets that stand for outputs
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -134,13 +193,7 @@ class PlanHeader:
     def from_json(cls, values: Mapping[str, Any], origin: str) -> "PlanHeader":
         """Read what `to_json` wrote; a newer format is refused."""
         rest = dict(values)
-        if (version := rest.pop("format", 0)) > FORMAT:
-            raise PlanError(
-                what=f"the plan has format {version}, and this Loadmaster reads up to {FORMAT}",
-                where=origin,
-                why="a newer Loadmaster wrote it",
-                todo="upgrade with: pip install --upgrade loadmaster",
-            )
+        _check_format(rest.pop("format", 0), origin)
         tasks = tuple(
             TaskFacts(**{**_tuples(t), "connections": tuple(ConnectionFacts(**c) for c in t["connections"])})
             for t in rest.pop("tasks")
@@ -148,7 +201,29 @@ class PlanHeader:
         types = tuple(TypeFacts(**_tuples(t)) for t in rest.pop("types"))
         summary = tuple(TaskSummary(**t) for t in rest.pop("summary"))
         dropped = tuple(Dropped(**d) for d in rest.pop("dropped"))
-        return cls(**_tuples(rest), tasks=tasks, types=types, summary=summary, dropped=dropped)
+        partial = tuple(PartialGather(**p) for p in rest.pop("partial"))
+        rest["jobs"] = JobFacts.from_json(rest.pop("jobs"))
+        return cls(
+            **_tuples(rest), tasks=tasks, types=types, summary=summary, dropped=dropped, partial=partial
+        )
+
+
+def _check_format(version: int, origin: str) -> None:
+    if version == FORMAT:
+        return
+    newer = version > FORMAT
+    raise PlanError(
+        what=f"the plan has format {version}, and this Loadmaster reads {FORMAT}",
+        where=origin,
+        why=f"{'a newer' if newer else 'an older'} Loadmaster wrote it",
+        todo="upgrade with: pip install --upgrade loadmaster" if newer else "plan again",
+    )
+
+
+def _cluster_facts(values: Mapping[str, Any]) -> ClusterFacts:
+    pairs = tuple((a, b) for a, b in values["equal_dimensions"])
+    resources = ResourceRequest(**values["resources"])
+    return ClusterFacts(**{**_tuples(values), "equal_dimensions": pairs, "resources": resources})
 
 
 def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -166,7 +241,8 @@ class Plan:
         self._tables = tables
         self._tasks = {task.label: task for task in header.tasks}
         self._types = {t.name: t for t in header.types}
-        self._first_job = np.cumsum([0, *(task.quanta for task in header.tasks)])
+        self._first_job = np.cumsum([0, *(cluster.jobs for cluster in header.jobs.clusters)])
+        self._cluster_of = {t: i for i, cluster in enumerate(header.jobs.clusters) for t in cluster.tasks}
 
     @classmethod
     def open(cls, path: str | Path) -> "Plan":
@@ -182,7 +258,7 @@ class Plan:
 
     def write(self, path: str | Path) -> None:
         """Write the plan to one file, which appears complete or not at all."""
-        frames = {name: self._tables.rows(name, 0, rows) for name, rows in self._table_sizes()}
+        frames = {name: self._tables.rows(name, 0, rows) for name, rows in self.table_sizes()}
         write_tables(Path(path), self.header.to_json(), frames)
 
     @property
@@ -202,7 +278,7 @@ class Plan:
 
     @property
     def n_jobs(self) -> int:
-        """How many jobs there are: one a quantum."""
+        """How many jobs there are."""
         return int(self._first_job[-1])
 
     @cached_property
@@ -212,26 +288,106 @@ class Plan:
 
     @property
     def dataset_types(self) -> tuple[DatasetType, ...]:
-        """The types of all outputs."""
+        """The types of all outputs that are stored."""
         made = {c.dataset_type for task in self.header.tasks for c in task.connections if c.is_output}
         return tuple(
             DatasetType(t.name, DimensionGroup(t.dimensions, t.implied), t.storage_class, t.is_calibration)
             for t in self.header.types
-            if t.name in made
+            if t.name in made and t.name not in self.header.jobs.elided
         )
 
     def task_of(self, job: int) -> str:
-        """Return the label of the task of a job."""
-        return self.header.tasks[self._place(job)[0]].label
+        """Return the name of a job's cluster: the label of its task, where it has one quantum."""
+        return self.header.jobs.clusters[self._place(job)[0]].name
 
     def job(self, index: int) -> PlannedJob:
         """Return one job with everything it needs to know."""
-        place, row = self._place(index)
-        return PlannedJob(index, (self.quantum(self.header.tasks[place].label, row),))
+        cluster = self.header.jobs.clusters[self._place(index)[0]]
+        quanta = tuple(self.quantum(label, row) for label, row in self.members(index))
+        step = self._step_of.get(cluster.tasks[0])
+        values = {
+            d: {q.data_id[d] for q in quanta if d in q.data_id} for d in (step.dimensions if step else ())
+        }
+        return PlannedJob(
+            index=index,
+            name=self._name(cluster, index, quanta),
+            cluster=cluster.name,
+            quanta=quanta,
+            resources=self.resources(index),
+            step=step.label if step else "",
+            shard={d: next(iter(found)) for d, found in values.items() if len(found) == 1},
+        )
 
     def jobs(self) -> Iterator[PlannedJob]:
-        """Go through all jobs in order of execution."""
+        """Go through all jobs by number: clusters in order of execution, in one by the values of its dimensions."""
         return map(self.job, range(self.n_jobs))
+
+    def members(self, job: int) -> tuple[tuple[str, int], ...]:
+        """Return the quanta of a job, in order: the label of each and its row in the task's table."""
+        place, number = self._place(job)
+        cluster = self.header.jobs.clusters[place]
+        if not cluster.members:
+            return ((cluster.tasks[0], number),)
+        start, stop = self._bounds(cluster, number)
+        rows = self._tables.rows(f"members/{cluster.name}", start, stop)
+        return tuple((cluster.tasks[task], row) for task, row in rows.select("task", "row").iter_rows())
+
+    def jobs_of(self, label: str, start: int = 0, stop: int | None = None) -> NDArray[np.int64]:
+        """Return the jobs of the quanta in rows `start` to `stop` of a task's table."""
+        stop = self._tasks[label].quanta if stop is None else stop
+        first = int(self._first_job[self._cluster_of[label]])
+        if not self.header.jobs.clusters[self._cluster_of[label]].members:
+            return np.arange(first + start, first + stop)
+        rows = self._tables.rows(f"quanta/{label}", start, stop)
+        return np.asarray(rows["job"].to_numpy().astype(np.int64) + first)
+
+    def resources(self, job: int, site: str = "") -> Resources:
+        """Return what a job asks for, at a site of which the plan knows more, or wherever it runs."""
+        cluster = self.header.jobs.clusters[self._place(job)[0]]
+        labels = [label for label, _ in self.members(job)]
+        each = self._task_resources(site)
+        return cluster.resources.filled(
+            together([(each[label], labels.count(label)) for label in dict.fromkeys(labels)])
+        )
+
+    def job_table(self, site: str = "") -> pl.DataFrame:
+        """Return a row for each job.
+
+        Returns
+        -------
+        jobs : DataFrame
+            ``job``, ``cluster``, ``step``, ``quanta`` (how many), ``cpus``, ``memory_mib``, ``walltime_s``,
+            ``disk_mib``, ``priority`` and ``run_time_s``, as `resources` has them.
+        """
+        each = self._task_resources(site)
+        pieces = [self._cluster_table(place, each) for place in range(len(self.header.jobs.clusters))]
+        empty = pl.DataFrame(schema=_JOB_TABLE)
+        return pl.concat([empty, *pieces])
+
+    def priorities(self) -> NDArray[np.int64] | None:
+        """Return the priority of each job, shape (n_jobs,); None where they are all alike."""
+        asked = {node.resources.priority for node in self.pipeline.tasks.values()}
+        asked |= {cluster.resources.priority or 0 for cluster in self.header.jobs.clusters}
+        return None if len(asked) < 2 else self.job_table()["priority"].to_numpy()
+
+    def shards(self, step: str) -> pl.DataFrame:
+        """Return for each job of a step the values by which the step may be split; null where it has not just one.
+
+        Returns
+        -------
+        shards : DataFrame
+            ``job`` and the step's dimensions.
+        """
+        dimensions = next(s.dimensions for s in self.pipeline.steps if s.label == step)
+        axes = {d: self._axes.values[d].dtype for d in dimensions if d in self._axes.values}
+        pieces = [pl.DataFrame(schema={"job": pl.Int64, **axes})]
+        for label, home in self._step_of.items():
+            if home.label == step and label in self._tasks:
+                ids = self.quanta(label).select([d for d in axes if d in self._names(label)])
+                pieces.append(ids.insert_column(0, pl.Series("job", self.jobs_of(label))))
+        whole = pl.concat(pieces, how="diagonal")
+        one = [pl.when(pl.col(d).min() == pl.col(d).max()).then(pl.col(d).min()).alias(d) for d in axes]
+        return whole.group_by("job").agg(one).sort("job")
 
     def quantum(self, label: str, row: int) -> PlannedQuantum:
         """Return the quantum in one row of a task's table."""
@@ -262,13 +418,15 @@ class Plan:
         facts = self._types[dataset_type]
         table = self._tables.rows(f"datasets/{dataset_type}", 0, facts.count)
         ids = self._axes.decode(table, facts.dimensions + facts.implied)
-        if not facts.existing:
-            return ids.with_columns(pl.lit(False).alias("exists"), pl.lit(self.output_run).alias("run"))
-        return ids.with_columns(
-            table["url"].is_not_null().alias("exists"),
-            table["run"].fill_null(self.output_run),
-            *(table[c] for c in ("url", "size_bytes", "checksum")),
-        )
+        if facts.existing:
+            found = table["url"].is_not_null().alias("exists"), table["run"].fill_null(self.output_run)
+            columns = [*found, *(table[c] for c in ("url", "size_bytes", "checksum"))]
+        else:
+            columns = [
+                pl.repeat(False, facts.count, eager=True).alias("exists"),
+                pl.repeat(self.output_run, facts.count, eager=True).alias("run"),
+            ]
+        return pl.DataFrame([*ids.get_columns(), *columns])
 
     def edges(self, label: str, connection: str) -> pl.DataFrame:
         """Return the edges of a connection as rows of the quanta's and the datasets' table."""
@@ -278,35 +436,49 @@ class Plan:
         dataset = self._tables.rows(f"edges/{label}/{connection}", 0, facts.edges)["dataset"]
         return pl.DataFrame({"quantum": quantum, "dataset": dataset})
 
+    def rows(self, table: str, start: int, stop: int) -> pl.DataFrame:
+        """Return rows of a table as the file holds them: codes on `axes`, ids by their halves."""
+        return self._tables.rows(table, start, stop)
+
+    @property
+    def axes(self) -> Axes:
+        """The dimension values that the codes in the tables stand for."""
+        return self._axes
+
     def dependencies(self) -> pl.DataFrame:
         """Return which job (`job`) reads what which other (`needs`) makes: distinct pairs, sorted.
 
         Cost: linear in the edges of datasets that the plan makes.
         """
         maker = {name: self._makers(name) for name in self._types}
-        pairs = []
-        for first, task in zip(self._first_job, self.header.tasks, strict=False):
+        pairs = [pl.DataFrame(schema={"job": pl.Int64, "needs": pl.Int64})]
+        for task in self.header.tasks:
+            jobs = self.jobs_of(task.label)
             for c in task.connections:
                 if not c.is_output and c.edges and (maker[c.dataset_type] >= 0).any():
                     edges = self.edges(task.label, c.name)
                     needs = maker[c.dataset_type][edges["dataset"].to_numpy()]
-                    job = edges["quantum"].to_numpy().astype(np.int64) + first
-                    pairs.append(pl.DataFrame({"job": job, "needs": needs}).filter(pl.col("needs") >= 0))
-        if not pairs:
-            return pl.DataFrame(schema={"job": pl.Int64, "needs": pl.Int64})
+                    pair = pl.DataFrame({"job": jobs[edges["quantum"].to_numpy()], "needs": needs})
+                    pairs.append(pair.filter((pl.col("needs") >= 0) & (pl.col("needs") != pl.col("job"))))
         return pl.concat(pairs).unique().sort("job", "needs")
+
+    def reused_ids(self) -> list[UUID]:
+        """Return the ids of earlier datasets that stand for outputs: the run will show them as its own."""
+        tables = (self._tables.rows(f"reused/{name}", 0, n) for name, n in self.header.reused.items())
+        return [_uuid(row) for table in tables for row in table.iter_rows(named=True)]
 
     def _makers(self, dataset_type: str) -> NDArray[np.int64]:
         """Return for each dataset of a type the job that makes it; −1 for none."""
         maker = np.full(self._types[dataset_type].count, -1, dtype=np.int64)
-        for first, task in zip(self._first_job, self.header.tasks, strict=False):
+        for task in self.header.tasks:
             for c in task.connections:
                 if c.is_output and c.dataset_type == dataset_type:
                     edges = self.edges(task.label, c.name)
-                    maker[edges["dataset"].to_numpy()] = edges["quantum"].to_numpy().astype(np.int64) + first
+                    maker[edges["dataset"].to_numpy()] = self.jobs_of(task.label)[edges["quantum"].to_numpy()]
         return maker
 
     def _place(self, job: int) -> tuple[int, int]:
+        """Return the cluster of a job, and its number in it."""
         if not 0 <= job < self.n_jobs:
             raise PlanError(
                 what=f"there is no job {job}",
@@ -316,6 +488,64 @@ class Plan:
             )
         place = int(np.searchsorted(self._first_job, job, side="right")) - 1
         return place, job - int(self._first_job[place])
+
+    def _bounds(self, cluster: ClusterFacts, number: int) -> tuple[int, int]:
+        """Return where the members of a job begin and end."""
+        begins = self._tables.rows(f"jobs/{cluster.name}", number, min(number + 2, cluster.jobs))["start"]
+        return begins[0], begins[1] if len(begins) > 1 else cluster.members
+
+    def _name(self, cluster: ClusterFacts, job: int, quanta: Sequence[PlannedQuantum]) -> str:
+        """Return the name of a job: its cluster's, the values of its dimensions, the number of its part."""
+        dimensions = cluster.dimensions if cluster.members else self._tasks[cluster.tasks[0]].dimensions
+        equal = {a: b for pair in cluster.equal_dimensions for a, b in (pair, pair[::-1])}
+        known = {d: value for q in reversed(quanta) for d, value in q.data_id.items()}
+        values = [known[d] if d in known else known.get(equal.get(d, ""), "") for d in dimensions]
+        number = job - int(self._first_job[self._cluster_of[cluster.tasks[0]]])
+        part = (
+            self._tables.rows(f"jobs/{cluster.name}", number, number + 1)["part"] if cluster.is_split else ()
+        )
+        return "_".join([cluster.name, *map(str, values), *(f"{p:03}" for p in part)]).replace("/", "_")
+
+    @cached_property
+    def _step_of(self) -> dict[str, Step]:
+        subsets = self.pipeline.subsets
+        return {label: step for step in self.pipeline.steps for label in subsets[step.label].members}
+
+    def _names(self, label: str) -> tuple[str, ...]:
+        return self._tasks[label].dimensions + self._tasks[label].implied
+
+    def _task_resources(self, site: str) -> Mapping[str, Resources]:
+        usual = {label: node.resources for label, node in self.pipeline.tasks.items()}
+        return self.header.jobs.sites.get(site, usual)
+
+    def _cluster_table(self, place: int, each: Mapping[str, Resources]) -> pl.DataFrame:
+        """Return the rows of `job_table` for one cluster: jobs with the same counts of quanta are alike."""
+        facts = self.header.jobs.clusters[place]
+        counts = np.ones((facts.jobs, 1), dtype=np.int64)
+        if facts.members:
+            members = self._tables.rows(f"members/{facts.name}", 0, facts.members)
+            begins = (
+                self._tables.rows(f"jobs/{facts.name}", 0, facts.jobs)["start"].to_numpy().astype(np.int64)
+            )
+            job = np.repeat(np.arange(facts.jobs), np.diff(begins, append=facts.members))
+            cell = job * len(facts.tasks) + members["task"].to_numpy()
+            counts = np.bincount(cell, minlength=facts.jobs * len(facts.tasks)).reshape(facts.jobs, -1)
+        kinds, kind = np.unique(counts, axis=0, return_inverse=True)
+        asked = [
+            facts.resources.filled(
+                together([(each[t], int(n)) for t, n in zip(facts.tasks, row, strict=True) if n])
+            )
+            for row in kinds
+        ]
+        step = self._step_of.get(facts.tasks[0])
+        rows = pl.DataFrame([asdict(r) for r in asked], schema=_RESOURCE_COLUMNS)[kind.ravel()]
+        first = int(self._first_job[place])
+        return rows.with_columns(
+            pl.Series("job", np.arange(first, first + facts.jobs)),
+            pl.lit(facts.name).alias("cluster"),
+            pl.lit(step.label if step else "").alias("step"),
+            pl.Series("quanta", counts.sum(axis=1)),
+        ).select(_JOB_TABLE.keys())
 
     def _starts(self, label: str, connection: ConnectionFacts) -> NDArray[np.int64]:
         table = self._tables.rows(f"quanta/{label}", 0, self._tasks[label].quanta)
@@ -354,6 +584,7 @@ class Plan:
             size_bytes=_or(record.get("size_bytes"), -1),
             checksum=_or(record.get("checksum"), ""),
             exists=exists,
+            is_elided=not exists and facts.name in self.header.jobs.elided,
         )
 
     def _data_id(self, record: Mapping[str, Any], dimensions: Sequence[str]) -> dict[str, int | str]:
@@ -367,7 +598,8 @@ class Plan:
     def _axis_values(self) -> dict[str, list[int | str]]:
         return {d: axis.to_list() for d, axis in self._axes.values.items()}
 
-    def _table_sizes(self) -> Iterator[tuple[str, int]]:
+    def table_sizes(self) -> Iterator[tuple[str, int]]:
+        """Go through the tables of the file: the name of each, and how many rows it has."""
         for dimension, count in self.header.axes.items():
             yield f"axes/{dimension}", count
         for task in self.header.tasks:
@@ -376,6 +608,12 @@ class Plan:
                 yield f"edges/{task.label}/{c.name}", c.edges
         for t in self.header.types:
             yield f"datasets/{t.name}", t.count
+        for name, count in self.header.reused.items():
+            yield f"reused/{name}", count
+        for cluster in self.header.jobs.clusters:
+            if cluster.members:
+                yield f"jobs/{cluster.name}", cluster.jobs
+                yield f"members/{cluster.name}", cluster.members
 
 
 def starts(quantum: Positions, n_quanta: int) -> NDArray[np.uint32]:
@@ -392,9 +630,10 @@ def tables_digest(facts: Mapping[str, Any], frames: Mapping[str, pl.DataFrame]) 
                 continue
             digest.update(f"\x00{name}\x00{column.name}\x00".encode())
             if column.dtype == pl.String:
-                digest.update("\x00".join(value or "" for value in column.to_list()).encode())
+                digest.update((column.fill_null("").str.join("\x00").item() or "").encode())
             else:
-                digest.update(np.ascontiguousarray(column.fill_null(-1).to_numpy()).tobytes())
+                values = column.fill_null(-1) if column.null_count() else column
+                digest.update(np.ascontiguousarray(values.to_numpy()).data)
     return digest.hexdigest()
 
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 import polars as pl
+from loadmaster_pipelines.batch import Clustering
 from loadmaster_pipelines.pipeline import Pipeline
 from loadmaster_registry.errors import PlanError
 from loadmaster_registry.snapshot import Snapshot
@@ -14,17 +15,30 @@ from loadmaster_registry.store import Registry
 from numpy.typing import NDArray
 
 from .build import build_part
+from .candidates import connected_parts
+from .content import reused_rows
 from .freeze import QuantumGraph, freeze_graph
 from .graph import Datasets, Part, Quanta
+from .init_inputs import refuse_missing_init_inputs
+from .jobs import planned_jobs
+from .plain import clustering_to_json
 from .plan import ConnectionFacts, Plan, PlanHeader, TaskFacts, TaskSummary, TypeFacts, starts, tables_digest
 from .prerequisites import Prerequisites, find_prerequisites
+from .repair import check_repair
 from .request import Request
 from .tables import MemoryTables
 from .target import check_target
 
 
-def make_plan(registry: Registry, pipeline: Pipeline, request: Request) -> Plan:
+def make_plan(
+    registry: Registry, pipeline: Pipeline, request: Request, clustering: Clustering | None = None
+) -> Plan:
     """Resolve `pipeline` against `registry`: which task runs on which data, with what, to make what.
+
+    Parameters
+    ----------
+    clustering : Clustering, optional
+        Which quanta run together in a job; by default each is a job of its own.
 
     Raises
     ------
@@ -36,24 +50,27 @@ def make_plan(registry: Registry, pipeline: Pipeline, request: Request) -> Plan:
     """
     with registry.snapshot() as now:
         check_target(now.universe, pipeline, request)
-        parts = [build_part(now, pipeline.subset(labels), request) for labels in pipeline.components()]
+        check_repair(request)
+        parts = [build_part(now, part, request) for part in connected_parts(pipeline)]
         _refuse_partial_gathers(parts, request)
         found = _prerequisites(now, pipeline, request, parts)
         graph = freeze_graph(now, parts, found)
-        return _finished(now, pipeline, request, parts, graph)
+        running = [label for label, quanta in graph.quanta.items() if quanta.count]
+        refuse_missing_init_inputs(now, pipeline, running, request)
+        return _finished(now, pipeline, request, parts, graph, clustering or Clustering())
 
 
 def _prerequisites(
     registry: Snapshot, pipeline: Pipeline, request: Request, parts: list[Part]
 ) -> dict[tuple[str, str], Prerequisites]:
     return {
-        (label, c.name): find_prerequisites(
-            registry, pipeline.tasks[label], c, quanta, part.axes, request.inputs
-        )
+        (label, name): found
         for part in parts
         for label, quanta in part.quanta.items()
-        for c in pipeline.tasks[label].prerequisites
         if quanta.count
+        for name, found in find_prerequisites(
+            registry, pipeline.tasks[label], part, request.inputs, request.overrides
+        ).items()
     }
 
 
@@ -73,9 +90,16 @@ def _refuse_partial_gathers(parts: list[Part], request: Request) -> None:
 
 
 def _finished(
-    registry: Snapshot, pipeline: Pipeline, request: Request, parts: list[Part], graph: QuantumGraph
+    registry: Snapshot,
+    pipeline: Pipeline,
+    request: Request,
+    parts: list[Part],
+    graph: QuantumGraph,
+    clustering: Clustering,
 ) -> Plan:
-    """Add ids, locations and the digest."""
+    """Add ids, locations, jobs and the digest."""
+    asked = clustering_to_json(clustering, pipeline)
+    job_facts, job_frames, pipeline = planned_jobs(graph, pipeline, clustering)
     order = [label for label in pipeline.tasks if label in graph.quanta]
     frames = {f"axes/{d}": pl.DataFrame({"value": axis}) for d, axis in sorted(graph.axes.values.items())}
     for label in order:
@@ -84,12 +108,17 @@ def _finished(
             frames[f"edges/{label}/{c}"] = pl.DataFrame({"dataset": edges.dataset})
     for name in sorted(graph.datasets):
         frames[f"datasets/{name}"] = _datasets_frame(registry, graph.datasets[name])
+    for name, frame in job_frames.items():
+        frames[name] = frames[name].hstack(frame) if name in frames else frame
+    reused = reused_rows(registry, parts, request.output_run)
+    frames |= {f"reused/{name}": frame for name, frame in reused.items()}
     tasks = tuple(_task_facts(graph.quanta[label]) for label in order)
     types = tuple(_type_facts(registry, pipeline, graph.datasets[name]) for name in sorted(graph.datasets))
     facts = {
         "pipeline": pipeline.to_json(),
         "tasks": [asdict(t) for t in tasks],
         "types": [asdict(t) for t in types],
+        "jobs": asdict(job_facts),
     }
     header = PlanHeader(
         digest=tables_digest(facts, frames),
@@ -105,6 +134,11 @@ def _finished(
         dropped=tuple(d for part in parts for d in part.dropped),
         why_empty="\n".join(part.why_empty for part in parts if part.why_empty),
         axes={d: len(axis) for d, axis in sorted(graph.axes.values.items())},
+        jobs=job_facts,
+        partial=tuple(p for part in parts for p in part.partial),
+        request=request.to_json(),
+        clustering=asked,
+        reused={name: frame.height for name, frame in reused.items()},
     )
     return Plan(header, MemoryTables(frames))
 
@@ -184,6 +218,7 @@ def _summary(
         inputs_found=found,
         inputs_missing=part.missing.get(label, 0),
         dropped=sum(d.count for d in part.dropped if d.task == label),
+        done=part.done.get(label, 0),
         bytes_in=size,
         outputs=sum(len(e) for e in quanta.outputs.values()),
     )

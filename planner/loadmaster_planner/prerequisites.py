@@ -1,10 +1,9 @@
 """Look up what exists before a run: calibrations by time, reference data by sky pixel, the rest by data ID.
 
-Set-based: all quanta of a task at once. Cost: linear in the quanta, in the registered datasets of the type, and in
-the pairs of time spans and distinct validity ranges that overlap.
+Set-based, for all quanta of a task at once. The rules are those of Rubin's builder.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,210 +11,326 @@ import polars as pl
 from loadmaster_pipelines.connections import Connection
 from loadmaster_pipelines.pipeline import TaskNode
 from loadmaster_registry.errors import NotFound, PlanError
-from loadmaster_registry.joins import Axes
+from loadmaster_registry.frames import Keep
 from loadmaster_registry.records import DatasetType
-from loadmaster_registry.sky import envelope_pixels
 from loadmaster_registry.snapshot import Snapshot
-from loadmaster_registry.timespan import MAX_NS, MIN_NS, Timespan
-from loadmaster_registry.universe import DimensionGroup
+from loadmaster_registry.timespan import Timespan
 from numpy.typing import NDArray
 
-from .build import refuse_several
-from .graph import Edges, Quanta, counts, quantum_data_id
+from .graph import Datasets, Edges, Part, Quanta, counts, quantum_data_id, refuse_several
+from .lookups import (
+    DATASET,
+    Integers,
+    QuantumCodes,
+    Searches,
+    bounding_pixels,
+    by_pixel,
+    distinct_searches,
+    own_pixels,
+    region_keys,
+    related,
+)
+from .overrides import Chosen, Override, chosen_datasets
+from .validity_search import quantum_times, valid_rows
 
-_QUANTUM = "\x00quantum"
-_SPAN = "\x00span"
+_KEPT = 1000  # so many values of a dimension are worth naming when datasets are read
+_NO_EDGES = Edges(np.zeros(0, np.uint32), np.zeros(0, np.uint32))
 
 
 @dataclass(frozen=True)
 class Prerequisites:
-    """What one connection found: for each edge the quantum, and the registry's row id and data ID of the dataset."""
+    """What one connection found."""
 
     dataset_type: str
-    edges: pl.DataFrame  # "quantum" UInt32, the required dimensions of the type, "dataset" Int64
+    datasets: pl.DataFrame  # required dimensions of the type, "dataset" Int64: the registry's row id; sorted
+    edges: Edges  # their `dataset` is a row of `datasets`
+    overridden: frozenset[tuple[str, int]] = (
+        frozenset()
+    )  # file and row of the overrides that match some quantum
+
+
+@dataclass(frozen=True)
+class _Search:
+    """All that the search of one connection needs to know."""
+
+    registry: Snapshot
+    task: TaskNode
+    connection: Connection
+    part: Part
+    codes: QuantumCodes
+    dataset_type: DatasetType
+    collections: Sequence[str]
+
+    @property
+    def quanta(self) -> Quanta:
+        """The task's quanta."""
+        return self.part.quanta[self.task.label]
 
 
 def find_prerequisites(
     registry: Snapshot,
     task: TaskNode,
-    connection: Connection,
-    quanta: Quanta,
-    axes: Axes,
+    part: Part,
     collections: Sequence[str],
-) -> Prerequisites:
-    """Search `collections` for the datasets that each quantum needs by one prerequisite connection.
+    overrides: Sequence[Override] = (),
+) -> Mapping[str, Prerequisites]:
+    """Search `collections` for what each quantum of a task needs by its prerequisite connections.
+
+    Parameters
+    ----------
+    part : Part
+        Has the task's quanta, with the regular inputs that are left to them.
+
+    Returns
+    -------
+    found : mapping
+        By name of the connection.
 
     Raises
     ------
     PlanError
         If a quantum has fewer datasets than the connection's minimum, more than one where it takes one, or if
-        several calibrations of one collection are valid at its time.
+        several calibrations of one collection are valid at its time; if two overrides that contradict each other
+        match one quantum; or if a dataset type contradicts the registry.
     """
-    try:
-        dataset_type = registry.dataset_type(connection.dataset_type)
-    except NotFound as error:
-        if connection.minimum and quanta.count:
-            raise _missing(
-                task, connection, quanta, axes, np.ones(quanta.count, dtype=bool), str(error.args[0])
-            ) from None
-        return Prerequisites(
-            connection.dataset_type, pl.DataFrame(schema={"quantum": pl.UInt32, "dataset": pl.Int64})
-        )
-    ids = _data_ids(registry, quanta, axes)
-    if _is_skypix(registry, dataset_type):
-        ids = _with_pixels(registry, quanta, ids, dataset_type)
-    shared = [d for d in dataset_type.dimensions.required if d in ids.columns]
-    if connection.calibration:
-        edges = _by_validity(registry, task, dataset_type, quanta, ids, shared, collections)
-    else:
-        found = registry.datasets(dataset_type.name, collections).drop("rank")
-        edges = _joined(ids.select(_QUANTUM, *shared), found, shared)
-    edges = edges.rename({_QUANTUM: "quantum"}).select(
-        "quantum", *dataset_type.dimensions.required, "dataset"
-    )
-    edges = edges.unique(subset=["quantum", "dataset"]).sort("quantum", *dataset_type.dimensions.required)
-    _check_counts(task, connection, quanta, axes, edges, collections)
-    return Prerequisites(connection.dataset_type, edges)
-
-
-def _is_skypix(registry: Snapshot, dataset_type: DatasetType) -> bool:
-    return any(registry.universe[d].is_skypix for d in dataset_type.dimensions.required)
-
-
-def _data_ids(registry: Snapshot, quanta: Quanta, axes: Axes) -> pl.DataFrame:
-    """Return the data ID of each quantum, completed with what its records imply."""
-    codes = quanta.codes if quanta.codes.width else pl.DataFrame({"": np.zeros(quanta.count)})
-    ids = axes.decode(codes, quanta.dimensions) if quanta.dimensions else pl.DataFrame()
-    numbers = pl.Series(_QUANTUM, np.arange(quanta.count, dtype=np.uint32))
-    ids = pl.DataFrame([numbers, *ids.get_columns()])
-    group = registry.universe.group(quanta.dimensions)
-    return with_implied(registry, ids, group)
-
-
-def with_implied(registry: Snapshot, ids: pl.DataFrame, group: DimensionGroup) -> pl.DataFrame:
-    """Add to data IDs the dimensions that their records imply."""
-    for element in reversed([registry.universe[d] for d in registry.universe.ordered(group.names)]):
-        new = [d for d in element.implied if d not in ids.columns]
-        if new and set(element.required) <= set(ids.columns):
-            keys = list(element.required)
-            ids = ids.join(
-                registry.records(element.name).select(*keys, *new), on=keys, how="left", maintain_order="left"
-            )
-    return ids
-
-
-def _with_pixels(
-    registry: Snapshot, quanta: Quanta, ids: pl.DataFrame, dataset_type: DatasetType
-) -> pl.DataFrame:
-    """Repeat each quantum for every sky pixel that the envelope of its region touches."""
-    universe = registry.universe
-    pixels = [d for d in dataset_type.dimensions.required if universe[d].is_skypix and d not in ids.columns]
-    element = universe.region_of(universe.group(quanta.dimensions))
-    if not pixels or element is None:
-        return ids
-    keys = list(universe[element].required)
-    regions = (
-        registry.records(element).select(*keys, "region").drop_nulls("region").join(ids, on=keys, how="semi")
-    )
-    row, pixel = envelope_pixels(regions["region"], pixels[0])
-    touched = regions.select(keys)[row].with_columns(pl.Series(pixels[0], pixel).cast(pl.Int64))
-    return ids.join(touched, on=keys, how="inner")
-
-
-def _joined(ids: pl.DataFrame, found: pl.DataFrame, shared: Sequence[str]) -> pl.DataFrame:
-    return ids.join(found, on=list(shared), how="inner") if shared else ids.join(found, how="cross")
-
-
-def _by_validity(
-    registry: Snapshot,
-    task: TaskNode,
-    dataset_type: DatasetType,
-    quanta: Quanta,
-    ids: pl.DataFrame,
-    shared: Sequence[str],
-    collections: Sequence[str],
-) -> pl.DataFrame:
-    """Find what is valid at each quantum's time: in the first collection that has anything, and there just one."""
-    ranges = registry.calibrations(dataset_type.name, collections)
-    spans = ranges.select("rank", "begin", "end").unique().sort("rank", "begin", "end").with_row_index(_SPAN)
-    ranges = ranges.join(spans, on=["rank", "begin", "end"])
-    timed = _overlapping_spans(registry, quanta, ids, spans)
-    found = timed.join(ranges.drop("rank", "begin", "end"), on=[*shared, _SPAN], how="inner")
-    found = found.join(spans, on=_SPAN)
-    one = [_QUANTUM, *dataset_type.dimensions.required]
-    found = found.filter(pl.col("rank") == pl.col("rank").min().over(one))
-    found = found.unique(subset=[*one, "dataset", "begin", "end"])
-    rivals = found.filter(pl.col("dataset").n_unique().over(one) > 1)
-    if rivals.height:
-        raise _ambiguous(registry, task, dataset_type, rivals.sort(*one, "begin"), one, collections)
+    quanta = part.quanta[task.label]
+    codes = QuantumCodes(registry, quanta, part.axes)
+    found = {}
+    for c in task.prerequisites:
+        try:
+            dataset_type = registry.dataset_type(c.dataset_type)
+        except NotFound as error:
+            found[c.name] = _unknown(task, c, part, error)
+            continue
+        _check_type(task, c, registry, dataset_type)
+        search = _Search(registry, task, c, part, codes, dataset_type, collections)
+        found[c.name] = _found(search, [o for o in overrides if o.dataset_type == dataset_type.name])
     return found
 
 
-def _overlapping_spans(
-    registry: Snapshot, quanta: Quanta, ids: pl.DataFrame, spans: pl.DataFrame
-) -> pl.DataFrame:
-    """Pair each quantum with the distinct validity ranges that overlap its time span."""
+def _unknown(task: TaskNode, connection: Connection, part: Part, error: NotFound) -> Prerequisites:
+    quanta = part.quanta[task.label]
+    if connection.minimum and quanta.count:
+        everyone = np.ones(quanta.count, dtype=bool)
+        raise _missing(task, connection, part, everyone, str(error.args[0]))
+    return Prerequisites(connection.dataset_type, pl.DataFrame(schema={"dataset": pl.Int64}), _NO_EDGES)
+
+
+def _check_type(task: TaskNode, connection: Connection, registry: Snapshot, known: DatasetType) -> None:
+    """Refuse a dataset type that is another one in the registry; the placeholder ``skypix`` is any sky pixel."""
     universe = registry.universe
-    element = universe.timespan_of(universe.group(quanta.dimensions))
-    if element is None:
-        return ids.join(spans.select(_SPAN), how="cross")
-    keys = list(universe[element].required)
-    times = (
-        registry.records(element)
-        .select(*keys, "timespan_begin", "timespan_end")
-        .join(ids, on=keys, how="semi")
-    )
-    pairs = times.join(spans.select(_SPAN, "begin", "end"), how="cross").filter(
-        (pl.col("timespan_begin") < pl.col("end")) & (pl.col("begin") < pl.col("timespan_end"))
-    )
-    return ids.join(pairs.select(*keys, _SPAN), on=keys, how="inner")
-
-
-def _ambiguous(
-    registry: Snapshot,
-    task: TaskNode,
-    dataset_type: DatasetType,
-    rivals: pl.DataFrame,
-    one: Sequence[str],
-    collections: Sequence[str],
-) -> PlanError:
-    first = rivals.join(rivals.head(1).select(one), on=list(one), how="semi")
-    searched = registry.flatten(collections)
-    ranges = "; ".join(
-        f"{Timespan(max(b, MIN_NS), min(e, MAX_NS))} in {run}"
-        for b, e, run in zip(
-            first["begin"], first["end"], registry.files(first["dataset"])["run"], strict=True
+    said = universe.group(d for d in connection.dimensions if d != "skypix").required
+    there = known.dimensions.required
+    if "skypix" in connection.dimensions:
+        there = tuple(d for d in there if not universe[d].is_skypix)
+    if said != there or connection.calibration != known.is_calibration:
+        which = "a calibration" if known.is_calibration else "no calibration"
+        raise PlanError(
+            what=f"dataset type {known.name!r} has dimensions {known.dimensions} in the registry and is {which}",
+            where=f"task {task.label}, connection {connection.name}",
+            why=f"the pipeline says {{{', '.join(connection.dimensions)}}}"
+            + (", a calibration" if connection.calibration else ", no calibration"),
+            todo="declare the connection as the registry has it, or name another dataset type",
         )
-    )
-    data_id = {d: first[d][0] for d in one[1:]}
-    return PlanError(
-        what=f"several {dataset_type.name!r} are valid at once for task {task.label}",
-        where=f"collection {searched[first['rank'][0]].name}, {data_id}",
-        why=f"their ranges overlap the time of the quantum: {ranges}",
-        todo="decertify one of them, or search a collection that holds only one",
+
+
+def _found(search: _Search, overrides: Sequence[Override]) -> Prerequisites:
+    connection, quanta = search.connection, search.quanta
+    chosen = chosen_datasets(search.codes, search.task.label, overrides) if overrides else None
+    wanted = np.ones(quanta.count, dtype=bool)
+    if chosen is not None and not connection.multiple:
+        wanted = chosen.row < 0  # the others have theirs, whatever is valid
+    calibration = search.dataset_type.is_calibration
+    datasets, edges = (_by_time if calibration else _by_data_id)(search, wanted)
+    if chosen is not None:
+        datasets, edges = _with_chosen(search, datasets, edges, chosen)
+    _check_counts(search, edges)
+    return Prerequisites(
+        search.dataset_type.name, datasets, edges, chosen.matched if chosen is not None else frozenset()
     )
 
 
-def _check_counts(
-    task: TaskNode,
-    connection: Connection,
-    quanta: Quanta,
-    axes: Axes,
-    edges: pl.DataFrame,
-    collections: Sequence[str],
+def _by_data_id(search: _Search, wanted: NDArray[np.bool_]) -> tuple[pl.DataFrame, Edges]:
+    name, required = search.dataset_type.name, search.dataset_type.dimensions.required
+    found = search.registry.datasets(name, search.collections, keep=_keep(search))
+    found = found.select(*required, "dataset").sort(*required, "dataset").with_row_index(DATASET)
+    searches, pairs = _pairs(search, found.drop("dataset"))
+    return _edges(found, searches, *pairs, wanted)
+
+
+def _by_time(search: _Search, wanted: NDArray[np.bool_]) -> tuple[pl.DataFrame, Edges]:
+    """Find what is valid at each quantum's time: in the first collection that has anything, and there just one."""
+    required = search.dataset_type.dimensions.required
+    ranges = search.registry.calibrations(search.dataset_type.name, search.collections, keep=_keep(search))
+    ids = ranges.select(required).unique() if required else pl.DataFrame({"": ranges["rank"].head(1)})
+    ids = ids.with_row_index(DATASET).select(*required, DATASET)
+    ranges = ranges.join(ids, on=list(required), how="left") if required else ranges.join(ids, how="cross")
+    times = quantum_times(search.registry, search.codes, ranges)
+    searches, (asked, data_id) = _pairs(search, ids, times.of_quantum)
+    row, several = valid_rows(ranges, times, data_id, times.of_quantum[searches.example[asked]])
+    _refuse_rivals(search, ranges, (searches, asked, data_id), several, wanted)
+    hit = row >= 0
+    used = ranges.select(*required, "dataset")[row[hit]]
+    datasets = used.unique().sort(*required, "dataset").with_row_index(DATASET)
+    number = used.join(datasets.select("dataset", DATASET), on="dataset", how="left", maintain_order="left")
+    return _edges(datasets, searches, asked[hit], number[DATASET].cast(pl.Int64).to_numpy(), wanted)
+
+
+def _keep(search: _Search) -> Keep:
+    """Return the few values of a dimension that any quantum has: no other dataset needs to be read."""
+    axes, group = search.codes.axes, search.codes.group
+    shared = [d for d in search.dataset_type.dimensions.required if d in group]
+    return {d: axes.values[d].to_list() for d in shared if axes.size(d) <= _KEPT}
+
+
+def _pairs(
+    search: _Search, ids: pl.DataFrame, *others: Integers
+) -> tuple[Searches, tuple[Integers, Integers]]:
+    """Pair quanta, as few as differ in what matters, with data IDs of the dataset type."""
+    universe, codes, group = search.registry.universe, search.codes, search.dataset_type.dimensions
+    pixels = [d for d in group.required if universe[d].is_skypix and d not in codes.group]
+    if pixels:
+        return _pairs_by_pixel(search, ids, pixels, *others)
+    inside = set(group.required) <= set(codes.group)
+    # Whatever else joins in may depend on any dimension of the quantum.
+    matters = group.required if inside else codes.group.required
+    searches = distinct_searches(codes, matters, *others)
+    return searches, related(codes, searches, ids, group)
+
+
+def _pairs_by_pixel(
+    search: _Search, ids: pl.DataFrame, pixels: Sequence[str], *others: Integers
+) -> tuple[Searches, tuple[Integers, Integers]]:
+    """Pair quanta with data IDs by the sky pixels that bound the quantum, and by shared dimensions."""
+    universe, codes, group = search.registry.universe, search.codes, search.dataset_type.dimensions
+    families = universe.finest(universe.spatial_families, codes.group)
+    bounds = search.task.spatial_bounds_from
+    if len(pixels) > 1 or (len(families) > 1 and not bounds):
+        raise PlanError(
+            what=f"no rule says which {search.dataset_type.name!r} a quantum of {search.task.label} needs",
+            where=f"connection {search.connection.name}",
+            why=f"its region could be that of {' or '.join(families.values())}"
+            if len(pixels) == 1
+            else f"{' and '.join(pixels)} cannot be searched together",
+            todo="name the connections whose datasets bound it on the sky: `spatial_bounds_from`",
+        )
+    shared = [d for d in group.required if d in codes.group]
+    if bounds:
+        searches = Searches(np.arange(codes.count), np.arange(codes.count))
+        touched = bounding_pixels(codes, _bounding_edges(search), pixels[0])
+    elif not families:  # nothing says where on the sky the quantum is
+        rest = universe.group(d for d in group.required if d not in pixels)
+        searches = distinct_searches(codes, codes.group.required, *others)
+        return searches, related(codes, searches, ids.drop(pixels), rest)
+    else:
+        keys = region_keys(universe, codes.group)
+        searches = distinct_searches(codes, {*shared, *keys}, *others)
+        touched = own_pixels(codes, searches, pixels[0])
+    return searches, by_pixel(codes, searches, ids, shared, pixels[0], touched)
+
+
+def _bounding_edges(search: _Search) -> list[tuple[Edges, Datasets]]:
+    """Return the edges of all connections whose dataset type bounds the task on the sky."""
+    quanta, datasets = search.quanta, search.part.datasets
+    types = {quanta.types[name] for name in search.task.spatial_bounds_from}
+    sides = {**quanta.inputs, **quanta.outputs}
+    return [(edges, datasets[quanta.types[c]]) for c, edges in sides.items() if quanta.types[c] in types]
+
+
+def _edges(
+    datasets: pl.DataFrame, searches: Searches, asked: Integers, number: Integers, wanted: NDArray[np.bool_]
+) -> tuple[pl.DataFrame, Edges]:
+    """Give to the wanted quanta what their searches found; return the datasets that are used, too."""
+    order = np.lexsort((number, asked))
+    edges = searches.edges(asked[order], number[order], wanted)
+    return _only_used(datasets.drop(DATASET), edges)
+
+
+def _only_used(datasets: pl.DataFrame, edges: Edges) -> tuple[pl.DataFrame, Edges]:
+    used = np.zeros(datasets.height, dtype=bool)
+    used[edges.dataset] = True
+    place = np.cumsum(used, dtype=np.uint32) - np.uint32(1)
+    return datasets.filter(pl.Series(used)), Edges(edges.quantum, place[edges.dataset])
+
+
+def _with_chosen(
+    search: _Search, datasets: pl.DataFrame, edges: Edges, chosen: Chosen
+) -> tuple[pl.DataFrame, Edges]:
+    """Add what overrides say; it takes the place of whatever was found with the same data ID."""
+    required = list(search.dataset_type.dimensions.required)
+    quantum = np.flatnonzero(chosen.row >= 0)
+    added = chosen.datasets[chosen.row[quantum]].with_columns(quantum=pl.Series(quantum, dtype=pl.UInt32))
+    found = datasets[edges.dataset].with_columns(quantum=pl.Series(edges.quantum))
+    kept = found.join(added, on=["quantum", *required], how="anti")
+    whole = pl.concat([kept, added.select(kept.columns)]).sort("quantum", *required, "dataset")
+    table = whole.drop("quantum").unique().sort(*required, "dataset").with_row_index(DATASET)
+    number = whole.join(table.select("dataset", DATASET), on="dataset", how="left", maintain_order="left")
+    return table.drop(DATASET), Edges(whole["quantum"].to_numpy(), number[DATASET].to_numpy())
+
+
+def _refuse_rivals(
+    search: _Search,
+    ranges: pl.DataFrame,
+    pairs: tuple[Searches, Integers, Integers],
+    several: Integers,
+    wanted: NDArray[np.bool_],
 ) -> None:
-    pairs = Edges(edges["quantum"].to_numpy(), np.zeros(edges.height, np.uint32))
-    n = counts(pairs, quanta.count)
+    """Raise if a quantum that takes what is valid has several to choose from."""
+    searches, asked, data_id = pairs
+    serves = np.bincount(searches.of_quantum[wanted], minlength=searches.example.size) > 0
+    several = several[serves[asked[several]]]
+    if not several.size:
+        return
+    quantum = int(searches.example[asked[several[0]]])
+    mine = ranges.filter(pl.col(DATASET) == int(data_id[several[0]])).sort("rank", "begin")
+    mine = mine.filter(_overlaps(search, quantum))
+    mine = mine.filter(pl.col("rank") == mine["rank"].min())
+    files = search.registry.files(mine["dataset"])
+    shown = "; ".join(
+        f"{Timespan(begin, end)} in {run}"
+        for begin, end, run in zip(mine["begin"], mine["end"], files["run"], strict=True)
+    )
+    names = search.dataset_type.dimensions.required
+    collection = search.registry.flatten(search.collections)[mine["rank"][0]].name
+    raise PlanError(
+        what=f"several {search.dataset_type.name!r} are valid at once for task {search.task.label}",
+        where=f"collection {collection}, {mine.select(names).row(0, named=True)}, "
+        f"for instance quantum {quantum_data_id(search.quanta, search.part.axes, quantum)}",
+        why=f"their ranges overlap the time of the quantum: {shown}",
+        todo="decertify one of them, search a collection that holds only one, or say which by an override",
+    )
+
+
+def _overlaps(search: _Search, quantum: int) -> pl.Expr:
+    """Return the condition on ranges that they overlap the time of a quantum."""
+    universe, codes = search.registry.universe, search.codes
+    element = universe.timespan_of(codes.group)
+    if element is None:
+        return pl.lit(True)
+    keys = universe[element].required
+    own = codes.values(keys, np.array([quantum])).row(0, named=True)
+    record = search.registry.records(element, {d: [v] for d, v in own.items()}).row(0, named=True)
+    begin, end = pl.lit(record["timespan_begin"]), pl.lit(record["timespan_end"])
+    return pl.all_horizontal(pl.col("begin") < end, pl.col("end") > begin)
+
+
+def _check_counts(search: _Search, edges: Edges) -> None:
+    connection, quanta = search.connection, search.quanta
+    n = counts(edges, quanta.count)
     if (short := n < connection.minimum).any():
-        raise _missing(task, connection, quanta, axes, short, f"nothing in {', '.join(collections)} matches")
+        why = f"nothing in {', '.join(search.collections)} matches"
+        if connection.minimum > 1:
+            why = f"fewer than {connection.minimum} datasets in {', '.join(search.collections)} match"
+        raise _missing(search.task, connection, search.part, short, why)
     if not connection.multiple:
-        refuse_several(task, connection, quanta, axes, n > 1)
+        refuse_several(search.task, connection, quanta, search.part.axes, n > 1)
 
 
 def _missing(
-    task: TaskNode, connection: Connection, quanta: Quanta, axes: Axes, short: NDArray[np.bool_], why: str
+    task: TaskNode, connection: Connection, part: Part, short: NDArray[np.bool_], why: str
 ) -> PlanError:
-    examples = [quantum_data_id(quanta, axes, int(row)) for row in np.flatnonzero(short)[:3]]
+    quanta = part.quanta[task.label]
+    examples = [quantum_data_id(quanta, part.axes, int(row)) for row in np.flatnonzero(short)[:3]]
     return PlanError(
         what=f"{int(short.sum())} quanta of {task.label} lack the prerequisite {connection.dataset_type!r}",
         where=f"connection {connection.name}; for instance {'; '.join(map(str, examples))}",

@@ -1,13 +1,12 @@
 """What a person asks to be planned."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Self
 
 from .data_id_tables import DataIdTable
-
-if TYPE_CHECKING:
-    from .overrides import Override
+from .overrides import Override
+from .plain import bind_from_json, bind_to_json, frame_from_json, frame_to_json
 
 SkipExisting = Literal["exists", "provenance", "content"]
 
@@ -26,7 +25,30 @@ class Request:
     target_type: str = ""  # the dataset type that `target` is about; that of the last tasks if empty
     allow_partial_gather: bool = False  # `where` or a table may leave gathers with a part of their inputs
     include_flagged: bool = False  # observations with a flag take part
-    overrides: tuple["Override", ...] = ()  # calibrations that are to be used whatever is valid
+    overrides: tuple[Override, ...] = ()  # calibrations that are to be used whatever is valid
     skip_existing: SkipExisting | None = None  # what makes a quantum count as done
     skip_existing_in: tuple[str, ...] = ()  # collections with what may have been done
+    repair: tuple[str, ...] = ()  # collections in which what is contaminated is made anew, and nothing else
     clobber: bool = False  # plan as if outputs that are in the way were gone
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values from which `from_json` makes a request that asks for the same."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values["bind"] = bind_to_json(self.bind)
+        values["tables"] = [{"name": t.name, "frame": frame_to_json(t.frame)} for t in self.tables]
+        values["overrides"] = [
+            {**vars(o), "given": list(o.given), "frame": frame_to_json(o.frame)} for o in self.overrides
+        ]
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Return the request that `to_json` wrote."""
+        rest: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        rest["bind"] = bind_from_json(values["bind"])
+        rest["tables"] = tuple(DataIdTable(t["name"], frame_from_json(t["frame"])) for t in values["tables"])
+        rest["overrides"] = tuple(
+            Override(**{**o, "given": tuple(o["given"]), "frame": frame_from_json(o["frame"])})
+            for o in values["overrides"]
+        )
+        return cls(**rest)

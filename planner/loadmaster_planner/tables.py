@@ -4,13 +4,15 @@ A member ``NAME/K`` holds rows ``K × CHUNK_ROWS`` onward of table NAME. Opening
 and a range of rows only the chunks that hold it, whatever the size of the file.
 """
 
+import errno
 import io
 import json
 import os
 import zipfile
-import zlib
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -45,13 +47,9 @@ class FileTables:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
+        with _reading(path, "its directory"):
             self._archive = zipfile.ZipFile(path)
             self.header: dict[str, Any] = json.loads(self._archive.read("header.json"))
-        except FileNotFoundError as error:
-            raise PlanError("there is no such plan file", str(path), str(error), "check the path") from None
-        except (zipfile.BadZipFile, KeyError, ValueError, zlib.error) as error:
-            raise damaged(path, str(error)) from None
         self._chunk = lru_cache(maxsize=256)(self._read_chunk)
 
     def rows(self, name: str, start: int, stop: int) -> pl.DataFrame:
@@ -64,10 +62,23 @@ class FileTables:
         return whole[start - first * CHUNK_ROWS : stop - first * CHUNK_ROWS]
 
     def _read_chunk(self, name: str, k: int) -> pl.DataFrame:
-        try:
+        with _reading(self.path, f"table {name}, chunk {k}"):
             return pl.read_ipc(io.BytesIO(self._archive.read(f"{name}/{k}")))
-        except (zipfile.BadZipFile, KeyError, zlib.error, pl.exceptions.PolarsError) as error:
-            raise damaged(self.path, f"table {name}, chunk {k}: {error}") from None
+
+
+@contextmanager
+def _reading(path: Path, what: str) -> Iterator[None]:
+    """Turn all that damaged bytes make the readers of archive, JSON and Arrow stumble over into one error."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise PlanError("there is no such plan file", str(path), str(error), "check the path") from None
+    except OSError as error:
+        if error.errno not in (None, errno.EINVAL):  # the system's own, and not of a place that no file has
+            raise
+        raise damaged(path, f"{what}: {error}") from None
+    except Exception as error:
+        raise damaged(path, f"{what}: {error}") from None
 
 
 def damaged(path: Path, why: str) -> PlanError:
@@ -83,15 +94,21 @@ def write_tables(path: Path, header: Mapping[str, Any], frames: Mapping[str, pl.
     try:
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
             _add(archive, "header.json", json.dumps(header, sort_keys=True).encode())
-            for name, frame in frames.items():
-                for k in range(max(1, -(-frame.height // CHUNK_ROWS))):
-                    chunk = io.BytesIO()
-                    frame[k * CHUNK_ROWS : (k + 1) * CHUNK_ROWS].write_ipc(chunk, compression="lz4")
-                    _add(archive, f"{name}/{k}", chunk.getvalue())
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                for name, frame in frames.items():
+                    chunks = range(max(1, -(-frame.height // CHUNK_ROWS)))
+                    for k, content in enumerate(pool.map(partial(_chunk, frame), chunks)):
+                        _add(archive, f"{name}/{k}", content)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
+def _chunk(frame: pl.DataFrame, k: int) -> memoryview:
+    chunk = io.BytesIO()
+    frame[k * CHUNK_ROWS : (k + 1) * CHUNK_ROWS].write_ipc(chunk, compression="lz4")
+    return chunk.getbuffer()
+
+
+def _add(archive: zipfile.ZipFile, name: str, content: bytes | memoryview) -> None:
     archive.writestr(zipfile.ZipInfo(name, _EPOCH), content)

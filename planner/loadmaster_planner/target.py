@@ -14,17 +14,22 @@ import polars as pl
 from loadmaster_pipelines.connections import Connection
 from loadmaster_pipelines.pipeline import Pipeline, TaskNode
 from loadmaster_registry.errors import PlanError
+from loadmaster_registry.frames import DTYPES
 from loadmaster_registry.joins import Axes
 from loadmaster_registry.relations import Constrained, Constraint, constrain
+from loadmaster_registry.schema import key_column
 from loadmaster_registry.snapshot import Snapshot
 from loadmaster_registry.universe import Universe
 from loadmaster_registry.where import Predicate, parse
 
 from .candidates import (
     Found,
+    Projections,
     Selection,
+    branches,
     existing_constraints,
     group_of,
+    listed_group,
     mark_existing,
     overall_inputs,
     regular_types,
@@ -62,8 +67,8 @@ def check_target(universe: Universe, pipeline: Pipeline, request: Request) -> No
                 todo='add the target\'s expression, such as "tract=9813 AND patch IN (1,2)"',
             )
         return
-    predicates = _predicates(universe, pipeline, request)
-    if not _last_tasks(universe, pipeline, predicates, request):
+    predicates = target_predicates(universe, pipeline, request)
+    if not last_tasks(universe, pipeline, predicates, request):
         named = sorted({d for p in predicates for d in p.dimensions})
         raise PlanError(
             what="no task makes what the target asks for",
@@ -83,8 +88,8 @@ def closed(registry: Snapshot, pipeline: Pipeline, request: Request, selection: 
         Its predicates and tables hold for each task whose dimensions, or those of the tasks upstream, they name.
     """
     universe = registry.universe
-    predicates = _predicates(universe, pipeline, request)
-    last = _last_tasks(universe, pipeline, predicates, request)
+    predicates = target_predicates(universe, pipeline, request)
+    last = last_tasks(universe, pipeline, predicates, request)
     needed = _Needed()
     for task in reversed(list(pipeline.tasks.values())):
         if task.label in last:
@@ -95,13 +100,14 @@ def closed(registry: Snapshot, pipeline: Pipeline, request: Request, selection: 
             joined = _join(registry, pipeline, task, request, selection, (), ids)
         else:
             continue
-        _note(universe, task, joined, needed)
+        _note(registry, pipeline, task, joined, needed)
     found = overall_inputs(registry, pipeline, request.inputs, {})
     why = "\n".join(needed.why_empty) if not any(n for _, n in needed.quanta.values()) else ""
-    return _assembled(universe, pipeline, needed, found, why)
+    return _assembled(registry, pipeline, needed, found, why)
 
 
-def _predicates(universe: Universe, pipeline: Pipeline, request: Request) -> tuple[Predicate, ...]:
+def target_predicates(universe: Universe, pipeline: Pipeline, request: Request) -> tuple[Predicate, ...]:
+    """Read the target's expression."""
     group = group_of(universe, pipeline)
     return parse(
         f"{request.target}", universe=universe, bind=request.bind, dimensions=group, given=_given(request)
@@ -113,7 +119,7 @@ def _given(request: Request) -> Mapping[str, int | str]:
     return {"instrument": "", "skymap": ""} if request.target else {}
 
 
-def _last_tasks(
+def last_tasks(
     universe: Universe, pipeline: Pipeline, predicates: Sequence[Predicate], request: Request
 ) -> set[str]:
     """Return the tasks that the target is about: with all its dimensions, and none such downstream."""
@@ -166,47 +172,47 @@ def _join(
 ) -> Constrained:
     """Join all that concerns a task and those upstream of it."""
     above = upstream(pipeline, task.label)
-    group = group_of(registry.universe, above)
-    names = set(group.names)
+    usable = [c for c in constraints if c.frame.width]
+    names = set(group_of(registry.universe, above).names)
     own = [p for p in selection.predicates if p.dimensions <= names]
     tables = [t for t in selection.constraints if set(t.frame.columns) <= names]
     keep = {d: c.frame[d].unique().to_list() for c in constraints for d in c.frame.columns}
     found = overall_inputs(registry, above, request.inputs, keep)
-    existing = existing_constraints(found, request.inputs, {})
-    usable = [c for c in constraints if c.frame.width]
-    return constrain(
-        registry, group, [*own, *predicates], [*usable, *existing, *tables], selection.exclusions
-    )
+    admitting = [*usable, *existing_constraints(found, request.inputs, {}), *tables]
+    group = listed_group(registry.universe, above, admitting)
+    return constrain(registry, group, [*own, *predicates], admitting, selection.exclusions)
 
 
-def _note(universe: Universe, task: TaskNode, joined: Constrained, needed: _Needed) -> None:
+def _note(
+    registry: Snapshot, pipeline: Pipeline, task: TaskNode, joined: Constrained, needed: _Needed
+) -> None:
     """Keep a task's quanta and edges, and that their inputs are needed."""
+    universe = registry.universe
     required = universe.group(task.dimensions).required
-    n = int(not joined.rows.is_empty)
-
-    def ids(dimensions: Sequence[str]) -> tuple[_Ids, int]:
-        frame = joined.rows.data_ids(dimensions)
-        return frame, frame.height if dimensions else n
-
-    needed.quanta[task.label] = ids(required)
+    projections = Projections(registry, joined.rows, branches(universe, pipeline.subset([task.label])))
+    needed.quanta[task.label] = projections.ids(required)
     for c in (*task.inputs, *task.outputs):
         own = universe.group(c.dimensions).required
-        pairs = ids((*required, *(d for d in own if d not in required)))
+        pairs = projections.ids((*required, *(d for d in own if d not in required)))
         needed.edges[task.label, c.name] = pairs
         if c.kind == "input" and pairs[1]:
             needed.datasets.setdefault(c.dataset_type, []).append(pairs[0].select(own).unique())
 
 
 def _assembled(
-    universe: Universe, pipeline: Pipeline, needed: _Needed, found: Mapping[str, Found], why_empty: str
+    registry: Snapshot, pipeline: Pipeline, needed: _Needed, found: Mapping[str, Found], why_empty: str
 ) -> Part:
     """Put what is needed onto axes."""
+    universe = registry.universe
     frames = [f for f, _ in (*needed.quanta.values(), *needed.edges.values())]
-    values: dict[str, list[pl.Series]] = {d: [] for d in group_of(universe, pipeline).names}
+    group = group_of(universe, pipeline)
+    values: dict[str, list[pl.Series]] = {d: [] for d in group.names}
+    for implied in {i for d in group.names for i in universe[d].implied}:
+        values[implied].append(registry.records(implied)[implied])
     for frame in frames:
         for d in frame.columns:
             values[d].append(frame[d])
-    axes = Axes({d: _axis(d, pieces) for d, pieces in values.items()})
+    axes = Axes({d: _axis(universe, d, pieces) for d, pieces in values.items()})
     datasets = {}
     for name, dimensions in regular_types(pipeline).items():
         required = universe.group(dimensions).required
@@ -218,8 +224,9 @@ def _assembled(
     return part
 
 
-def _axis(dimension: str, pieces: Sequence[pl.Series]) -> pl.Series:
-    return pl.concat(pieces).unique().sort() if pieces else pl.Series(dimension, [], dtype=pl.Int64)
+def _axis(universe: Universe, dimension: str, pieces: Sequence[pl.Series]) -> pl.Series:
+    dtype = DTYPES[key_column(universe, dimension).type]
+    return pl.concat([pl.Series(dimension, [], dtype=dtype), *pieces]).unique().sort()
 
 
 def _uses(pipeline: Pipeline, dataset_type: str) -> list[tuple[str, str]]:

@@ -102,7 +102,7 @@ class Compiler:
             raise self._refused(
                 node.at,
                 f"a condition is wanted here, and this is {_WORDS[value.type]}",
-                "only comparisons and boolean fields are true or false",
+                _because("only comparisons and boolean fields are true or false", value),
                 "compare it with something",
             )
         return value
@@ -176,7 +176,7 @@ class Compiler:
                 node.at,
                 f"nothing is bound to {name!r}",
                 "a name after : is a bound value",
-                did_you_mean(name, bind),
+                did_you_mean(name, bind) if bind else f"bind a value to it: {name}=…",
             )
         return None
 
@@ -225,7 +225,7 @@ class Compiler:
             raise self._refused(
                 node.at,
                 f"arithmetic needs numbers, and this is {_WORDS[value.type]}",
-                "only numbers can be calculated with",
+                _because("only numbers can be calculated with", value),
                 "compare it as it is",
             )
         return value
@@ -313,7 +313,7 @@ class Compiler:
         return self._refused(
             node.at,
             f"{node.operator} compares {_WORDS[left.type]} with {_WORDS[right.type]}",
-            "they are never equal, nor one before the other",
+            _because("they are never equal, nor one before the other", left, right),
             todo,
         )
 
@@ -333,7 +333,7 @@ class Compiler:
         raise self._refused(
             node.at,
             f"OVERLAPS compares {_WORDS[left.type]} with {_WORDS[right.type]}",
-            "it takes two regions, two time spans, or a time span and a time",
+            _because("it takes two regions, two time spans, or a time span and a time", left, right),
             "name a region or timespan field, as visit.region or visit.timespan",
         )
 
@@ -409,7 +409,7 @@ class Compiler:
         return self._refused(
             item.at,
             f"this is {_WORDS[kind]}, and is looked for among values that are each {_WORDS[operand.type]}",
-            "they are never equal",
+            _because("they are never equal", operand),
             "list values of one type; ranges are for whole numbers",
         )
 
@@ -424,7 +424,10 @@ class Compiler:
             assert values[0].expr is not None
             return Value("condition", values[0].expr.str.contains(_regex(pattern.value)))
         raise self._refused(
-            node.at, "this GLOB cannot be read", problem, "write GLOB(visit.target_name, 'cosmos*')"
+            node.at,
+            "this GLOB cannot be read",
+            _because(problem, *values),
+            "write GLOB(visit.target_name, 'cosmos*')",
         )
 
     # --- errors
@@ -439,6 +442,16 @@ class Compiler:
 
     def _refused(self, at: Span, what: str, why: str, todo: str) -> QueryError:
         return refusal(self._text, at, what, why, todo)
+
+
+def _because(reason: str, *values: Value) -> str:
+    """Say what the fields among some values are, then the reason why these do not do."""
+    told = []
+    for value in values:
+        if value.source is not None:
+            holder = "dimension" if value.source.is_key else f"records of {value.source.element}"
+            told.append(f"{value.source.name} is {_WORDS[value.source.type]} ({holder})")
+    return "; ".join([*dict.fromkeys(told), reason])
 
 
 def _known(constant: Constant) -> Value:

@@ -67,7 +67,7 @@ def open_database(url: str) -> tuple[sa.Engine, Universe]:
     NotFound
         If there is no such file.
     RegistryError
-        If the database is no Loadmaster registry, or was written by a newer Loadmaster.
+        If the database is no Loadmaster registry, or was written by another version of Loadmaster.
     """
     path = _file_of(url)
     if path is not None and not path.is_file():
@@ -211,4 +211,11 @@ def _check_version(version: int, url: str) -> None:
             where=shown(url),
             why=f"a newer Loadmaster wrote it; this one knows versions up to {SCHEMA_VERSION}",
             todo="upgrade Loadmaster",
+        )
+    if version < SCHEMA_VERSION:
+        raise RegistryError(
+            what=f"the registry has schema version {version}",
+            where=shown(url),
+            why=f"an unreleased Loadmaster wrote it; this one reads version {SCHEMA_VERSION} only",
+            todo="make a new repository with `loadmaster init`, and import or ingest into it again",
         )

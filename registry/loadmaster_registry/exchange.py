@@ -190,4 +190,8 @@ def _records(now: Snapshot, types: Mapping[DatasetType, Sequence[RunDatasets]]) 
     for element in (e for e in elements if e.has_table and not e.is_dimension):
         if all(d in named for d in element.required):
             found[element.name] = restricted(now.records(element.name), element.required)
-    return {name: found[name] for name in universe.elements if name in found and found[name].height}
+    return {
+        name: found[name].drop(c.name for c in element.versioned)  # Rubin's records have no such columns
+        for name, element in universe.elements.items()
+        if name in found and found[name].height
+    }

@@ -5,9 +5,11 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import polars as pl
 import sqlalchemy as sa
 
+from .columns import Values, aggregated, can_aggregate
 from .errors import RegistryError, did_you_mean
 from .universe import Column, ColumnType
 
@@ -26,10 +28,10 @@ _KEEP_IN_SQL = 1000  # longer lists are cheaper to apply here
 
 
 def read(connection: sa.Connection, statement: sa.Select[Any] | sa.CompoundSelect[Any]) -> pl.DataFrame:
-    """Run a query and return its result by columns.
+    """Run a query without LIMIT and return its result by columns.
 
     Rows go from the driver's cursor straight into columns, 4096 at a time: about 0.3 µs a value, and memory
-    for the result and one batch.
+    for the result and one batch. What is longer comes out of SQLite by whole columns: about 0.1 µs a value.
     """
     result = connection.execute(statement)
     schema = {c.name: _dtype_of(c.type) for c in statement.selected_columns}
@@ -39,6 +41,11 @@ def read(connection: sa.Connection, statement: sa.Select[Any] | sa.CompoundSelec
     with _driver_errors(connection):
         while rows := cursor.fetchmany(_FETCH_ROWS):
             batches.append(_frame(rows, schema))
+            if len(batches) == 2 and len(rows) == _FETCH_ROWS:
+                whole = _by_column(connection, statement, result, schema)
+                if whole is not None:
+                    result.close()
+                    return whole
     result.close()
     return pl.concat(batches, rechunk=True)
 
@@ -122,10 +129,37 @@ def kept(frame: pl.DataFrame, keep: Keep | None) -> pl.DataFrame:
     return frame
 
 
-def keep_in_sql(table: sa.Table, keep: Keep | None) -> list[sa.ColumnElement[bool]]:
-    """Return conditions for the lists that are short enough; `kept` does the rest."""
+def keep_in_sql(table: sa.Table, keep: Keep | None, *, by_scan: bool = False) -> list[sa.ColumnElement[bool]]:
+    """Return conditions for the lists that are short enough; `kept` does the rest.
+
+    With `by_scan` no index is used: where much of a table is wanted, reading it in order is quicker.
+    """
     short = {name: values for name, values in (keep or {}).items() if len(values) <= _KEEP_IN_SQL}
-    return [table.c[name].in_(values) for name, values in short.items() if name in table.c]
+    columns = {name: table.c[name] for name in short if name in table.c}
+    return [(sa.func.coalesce(c, c) if by_scan else c).in_(short[name]) for name, c in columns.items()]
+
+
+def long_lists(keep: Keep) -> Keep:
+    """Return what `keep_in_sql` leaves to `kept`."""
+    return {name: values for name, values in keep.items() if len(values) > _KEEP_IN_SQL}
+
+
+def in_order(frame: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
+    """Sort by some columns, of which no value is null; what is in order already is only looked at."""
+    equal = np.ones(max(frame.height - 1, 0), dtype=bool)
+    for name in by:
+        values = frame[name] if frame.schema[name] == pl.String else frame[name].to_numpy()
+        before, after = values[:-1], values[1:]
+        if (np.asarray(before > after) & equal).any():
+            return frame.sort(by)
+        equal &= np.asarray(before == after)
+    return frame
+
+
+def with_constants(frame: pl.DataFrame, values: Mapping[str, Any], order: Sequence[str]) -> pl.DataFrame:
+    """Add columns that have one value, and put all columns into an order."""
+    literals = {n: pl.lit(v, dtype=pl.Int64 if isinstance(v, int) else pl.String) for n, v in values.items()}
+    return frame.with_columns(**literals).select(order)
 
 
 def fitted(rows: pl.DataFrame, columns: Sequence[Column], what: str) -> pl.DataFrame:
@@ -154,6 +188,20 @@ def check_uuids(rows: pl.DataFrame, columns: Sequence[str], what: str) -> None:
                 what=f"column {name!r} holds values that are no uuid", where=what,
                 why="a uuid has 16 bytes", todo="give `uuid.UUID.bytes`",
             )  # fmt: skip
+
+
+def _by_column(
+    connection: sa.Connection,
+    statement: sa.Select[Any] | sa.CompoundSelect[Any],
+    result: sa.CursorResult[Any],
+    schema: Mapping[str, pl.DataType],
+) -> pl.DataFrame | None:
+    """Run the query of `result` once more, for whole columns; None where they cannot be had."""
+    types = {c.name: Values(schema[c.name], getattr(c, "nullable", True)) for c in statement.selected_columns}
+    if not can_aggregate(connection, types):
+        return None
+    asked: Any = result.context
+    return aggregated(connection, asked.statement, asked.parameters[0], types)
 
 
 @contextmanager

@@ -84,14 +84,15 @@ def _stored(element: Element, first: str, bound: list[str]) -> Field | None:
         return None
     if first == "region" and element.has_region:
         return Field(name, "region", element.name, False, (element.name if element.is_skypix else name,))
-    for column in (*element.alternates, *element.metadata):
+    for column in (*element.alternates, *element.metadata, *element.versioned):
         if column.name == first:
             return Field(name, column.type, element.name, False, (name,))
     return None
 
 
 def _names(element: Element) -> set[str]:
-    names = {c.name for c in (*element.alternates, *element.metadata)} | {*element.required, *element.implied}
+    columns = (*element.alternates, *element.metadata, *element.versioned)
+    names = {c.name for c in columns} | {*element.required, *element.implied}
     names |= {"region"} if element.has_region else set()
     names |= {"timespan", "timespan.begin", "timespan.end"} if element.has_timespan else set()
     return names | ({element.key.name} if element.key else set())

@@ -12,7 +12,7 @@ References
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from math import prod
 
@@ -59,7 +59,7 @@ class Axes:
         """
         coded = self.encode(frame)
         columns = self.varying(d for d in coded.columns if d in self.values)
-        return Relation(name, coded.select(columns), possible=coded.height > 0, admits=frame.height)
+        return Relation(name, _picked(coded, columns), possible=coded.height > 0, admits=frame.height)
 
     def decode(self, frame: pl.DataFrame, dimensions: Sequence[str]) -> pl.DataFrame:
         """Return the values of `dimensions` for each row of codes; those without a column have their one value."""
@@ -115,6 +115,9 @@ class Reduced:
     axes: Axes
     relations: tuple[Relation, ...]
     parent: tuple[int, ...]  # −1 at a root; several roots have nothing in common
+    _linked: dict[tuple[int, frozenset[str]], pl.DataFrame] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     @property
     def is_empty(self) -> bool:
@@ -127,6 +130,26 @@ class Reduced:
             return self.axes.decode(self.rows(dimensions), dimensions)
         return pl.DataFrame([self.axes.values[d].rename(d) for d in dimensions])
 
+    def taking_part(self, values: pl.DataFrame, dimensions: Sequence[str]) -> pl.DataFrame:
+        """Return the rows whose `dimensions` are in the projection of the join on them, by codes.
+
+        Returns
+        -------
+        rows : DataFrame
+            A code for each of `dimensions` that varies, then the other columns of `values`, in its order.
+        """
+        coded = self.axes.encode(values)
+        varying = self.axes.varying(dimensions)
+        coded = _picked(coded, [*varying, *(c for c in values.columns if c not in dimensions)])
+        if self.is_empty or not varying:
+            return coded.clear() if self.is_empty else coded
+        known = self.axes.packed(self.rows(dimensions))
+        given = self.axes.packed(_picked(coded, varying))
+        if known is None or given is None:
+            return coded.join(self.rows(dimensions), on=varying, how="semi", maintain_order="left")
+        kept = _are_in(given, known)
+        return coded if kept.all() else coded.filter(pl.Series(kept))
+
     def rows(self, dimensions: Iterable[str]) -> pl.DataFrame:
         """Project the join on `dimensions`: distinct codes of those that vary, sorted by them in the order given.
 
@@ -137,35 +160,56 @@ class Reduced:
             return pl.DataFrame(schema=dict.fromkeys(wanted, CODE))
         if not wanted:
             return pl.DataFrame()
-        parts = [self._rows_below(root, frozenset(wanted)) for root, p in enumerate(self.parent) if p < 0]
+        needed = frozenset(wanted)
+        parts = [
+            self._rows_below(self._lowest(i, needed), needed) for i, p in enumerate(self.parent) if p < 0
+        ]
         parts = [part for part in parts if part.width]
         whole = parts[0]
         for part in parts[1:]:
             whole = _distinct(whole, self.axes).join(_distinct(part, self.axes), how="cross")
-        return _distinct(whole.select(wanted), self.axes)
+        return _distinct(_picked(whole, wanted), self.axes)
+
+    def _lowest(self, root: int, wanted: frozenset[str]) -> int:
+        """Return the lowest node whose subtree has all of `wanted` that the tree at `root` has."""
+        here = wanted & self._columns_below(root)
+        node: int | None = root
+        while node is not None:
+            root = node
+            node = next((c for c in self._children(root) if here <= self._columns_below(c)), None)
+        return root
 
     def _rows_below(self, node: int, wanted: frozenset[str]) -> pl.DataFrame:
-        """Project the join of the subtree at `node` on `wanted` and the node's own link columns.
-
-        The rows may repeat where this drops columns: who asked makes them distinct.
-        """
+        """Project the join of the subtree at `node` on `wanted`; rows may repeat where this drops columns."""
         own = self.relations[node]
         links = {
             child: self.relations[child].columns & own.columns
-            for child, p in enumerate(self.parent)
-            if p == node and (self._columns_below(child) & wanted) - own.columns  # others are reduced already
+            for child in self._children(node)
+            if (self._columns_below(child) & wanted) - own.columns  # others are reduced already
         }
-        frame = own.frame.select(sorted(own.columns & wanted.union(*links.values())))
-        if links and frame.width < own.frame.width:
+        columns = own.columns & wanted.union(*links.values())
+        frame = _picked(own.frame, sorted(columns))
+        if links and columns < own.columns:
             frame = _distinct(frame, self.axes)
         for child, link in links.items():
-            below = self._rows_below(child, wanted | link)
-            below = _distinct(below.select(sorted(link | (set(below.columns) - own.columns))), self.axes)
+            below = self._rows_to_link(child, link | ((self._columns_below(child) & wanted) - own.columns))
             frame = _join(frame, below, sorted(link), "inner", self.axes)
-        return frame.select(sorted(wanted & set(frame.columns)))
+        return _picked(frame, sorted(wanted & set(frame.columns)))
+
+    def _rows_to_link(self, child: int, columns: frozenset[str]) -> pl.DataFrame:
+        """Project the join of the subtree at `child` on `columns`, once: other projections ask for the same."""
+        if columns == self.relations[child].columns:
+            return self.relations[child].frame
+        key = (child, columns)
+        if key not in self._linked:
+            self._linked[key] = _distinct(self._rows_below(child, columns), self.axes)
+        return self._linked[key]
+
+    def _children(self, node: int) -> list[int]:
+        return [i for i, p in enumerate(self.parent) if p == node]
 
     def _columns_below(self, node: int) -> frozenset[str]:
-        below = [self._columns_below(i) for i, p in enumerate(self.parent) if p == node]
+        below = [self._columns_below(child) for child in self._children(node)]
         return self.relations[node].columns.union(*below)
 
 
@@ -235,7 +279,7 @@ def _merge_in_cycle(relations: Sequence[Relation], axes: Axes) -> list[Relation]
     """Join that pair of the cyclic core which gives the fewest rows."""
     core = _cyclic_core(relations)
     pairs = [(a, b) for a, b in combinations(core, 2) if relations[a].columns & relations[b].columns]
-    sizes = {pair: _join_size(relations[pair[0]], relations[pair[1]], axes) for pair in pairs}
+    sizes = {(a, b): _join_size(relations[a], relations[b], axes) for a, b in pairs}
     a, b = min(pairs, key=lambda pair: (sizes[pair], pair))
     on = sorted(relations[a].columns & relations[b].columns)
     joined = Relation(
@@ -259,9 +303,16 @@ def _cyclic_core(relations: Sequence[Relation]) -> list[int]:
 
 def _join_size(a: Relation, b: Relation, axes: Axes) -> int:
     on = sorted(a.columns & b.columns)
-    counts = [r.frame.group_by(on).len(name) for r, name in ((a, "n"), (b, "m"))]
-    both = _join(counts[0], counts[1], on, "inner", axes)
-    return int((both["n"].cast(pl.Int64) * both["m"].cast(pl.Int64)).sum())
+    left, right = axes.packed(_picked(a.frame, on)), axes.packed(_picked(b.frame, on))
+    if left is None or right is None:
+        return int(a.frame.select(on).join(b.frame.select(on), on=on, how="inner").height)
+    space = prod(axes.size(d) for d in on)
+    if space <= 16 * (left.size + right.size) + 65_536:
+        n, m = (np.bincount(keys.view(np.int64), minlength=space) for keys in (left, right))
+        return int(n @ m)
+    right = np.sort(right)
+    found = np.searchsorted(right, np.sort(left), "right") - np.searchsorted(right, np.sort(left), "left")
+    return int(found.sum())
 
 
 def _semi(a: Relation, b: Relation, axes: Axes) -> Relation:
@@ -277,13 +328,27 @@ def _semi(a: Relation, b: Relation, axes: Axes) -> Relation:
 def _join(a: pl.DataFrame, b: pl.DataFrame, on: Sequence[str], how: JoinStrategy, axes: Axes) -> pl.DataFrame:
     if not on:
         return a.join(b, how="cross")
-    if len(on) == 1 or (left := axes.packed(a.select(on))) is None:
+    if len(on) == 1 or (left := axes.packed(_picked(a, on))) is None:
         return a.join(b, on=list(on), how=how)
-    right = pl.Series(_KEY, axes.packed(b.select(on)))
+    right = pl.Series(_KEY, axes.packed(_picked(b, on)))
+    new = [c for c in b.columns if c not in on] if how == "inner" else []
     joined = pl.DataFrame([*a.get_columns(), pl.Series(_KEY, left)]).join(
-        pl.DataFrame([*b.drop(on).get_columns(), right]), on=_KEY, how=how
+        pl.DataFrame([*(b[c] for c in new), right]), on=_KEY, how=how
     )
-    return joined.drop(_KEY)
+    return _picked(joined, [*a.columns, *new])
+
+
+def _are_in(given: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Say which keys are among those `known`, which are sorted."""
+    if not known.size:
+        return np.zeros(given.size, dtype=bool)
+    found: NDArray[np.bool_] = known[np.searchsorted(known, given).clip(max=known.size - 1)] == given
+    return found
+
+
+def _picked(frame: pl.DataFrame, columns: Iterable[str]) -> pl.DataFrame:
+    """Return some columns; `select` would plan a query for it."""
+    return pl.DataFrame([frame.get_column(c) for c in columns])
 
 
 def _distinct(frame: pl.DataFrame, axes: Axes) -> pl.DataFrame:
@@ -293,13 +358,16 @@ def _distinct(frame: pl.DataFrame, axes: Axes) -> pl.DataFrame:
     keys = axes.packed(frame)
     if keys is None:
         return frame.unique().sort(frame.columns)
+    if (keys[1:] > keys[:-1]).all():
+        return frame
     space = prod(axes.size(d) for d in frame.columns)
     if space <= 16 * keys.size + 65_536:  # marking is cheaper than hashing or sorting
         taken = np.zeros(space, dtype=bool)
         taken[keys] = True
         distinct = np.flatnonzero(taken).astype(np.uint64)
     else:
-        distinct = pl.Series(keys).unique().sort().to_numpy()
+        distinct = np.sort(keys)
+        distinct = distinct[np.append(True, distinct[1:] != distinct[:-1])]
     return _unpacked(distinct, frame.columns, axes)
 
 
@@ -307,6 +375,8 @@ def _unpacked(keys: NDArray[np.uint64], columns: Sequence[str], axes: Axes) -> p
     """Return the codes that `Axes.packed` packed."""
     codes: dict[str, pl.Series] = {}
     for column in reversed(columns):
-        keys, code = np.divmod(keys, np.uint64(axes.size(column)))
-        codes[column] = pl.Series(column, code.astype(np.uint32))
+        size = np.uint64(axes.size(column))
+        above = keys // size  # NumPy divides by one number quickly; it has no such way for the remainder
+        codes[column] = pl.Series(column, (keys - above * size).astype(np.uint32))
+        keys = above
     return pl.DataFrame([codes[column] for column in columns])

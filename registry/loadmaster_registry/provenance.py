@@ -1,5 +1,7 @@
-"""Which quantum made which dataset from what: SQL for lineage in both directions."""
+"""Which quantum made which dataset from what: SQL for lineage in both directions, of one dataset or of many."""
 
+from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 import polars as pl
@@ -7,6 +9,10 @@ import sqlalchemy as sa
 
 from .frames import read
 from .schema import Schema
+
+QUANTUM_DIGESTS = ("code_digest", "config_digest", "environment_digest")
+_AT_ONCE = 30_000  # parameters of one statement; SQLite takes 32 766
+_DENSE = 4  # reading so many rows for one that is wanted costs as much as finding that one
 
 
 def lineage(connection: sa.Connection, schema: Schema, id: UUID, upstream: bool) -> pl.DataFrame:
@@ -36,6 +42,96 @@ def lineage(connection: sa.Connection, schema: Schema, id: UUID, upstream: bool)
 def quanta(connection: sa.Connection, schema: Schema, run: int) -> pl.DataFrame:
     """Return the rows of `quantum` of one run, all columns."""
     return read(connection, sa.select(schema.quantum).where(schema.quantum.c.run == run))
+
+
+def makers(connection: sa.Connection, schema: Schema, dataset: pl.Series, task: str) -> pl.DataFrame:
+    """Return what made some datasets; see `Snapshot.makers`."""
+    d, q = schema.dataset, schema.quantum
+    query = sa.select(d.c.id.label("dataset"), *_quantum_columns(schema)).join_from(
+        d, q, q.c.id == d.c.quantum
+    )
+    return _last_attempts(
+        _read_of(connection, query.where(q.c.task == task), d.c.id, dataset, "dataset"), "dataset"
+    )
+
+
+def idle_quanta(connection: sa.Connection, schema: Schema, task: str, runs: Sequence[int]) -> pl.DataFrame:
+    """Return the quanta of a task that had no work; see `Snapshot.idle_quanta`."""
+    q = schema.quantum
+    query = sa.select(*_quantum_columns(schema)).where(q.c.task == task, q.c.status == "no_work")
+    found = _read_of(connection, query, q.c.run, pl.Series(runs, dtype=pl.Int64), "run")
+    return _last_attempts(found, "quantum")
+
+
+def inputs(connection: sa.Connection, schema: Schema, quantum: pl.Series) -> pl.DataFrame:
+    """Return what some quanta read; see `Snapshot.inputs_of`."""
+    i, d = schema.quantum_input, schema.dataset
+    query = sa.select(
+        i.c.quantum, i.c.connection, i.c.dataset_id.label("id"), d.c.id.label("dataset"), d.c.dataset_type
+    ).join_from(i, d, d.c.uuid == i.c.dataset_id, isouter=True)
+    return _read_of(connection, query, i.c.quantum, quantum, "quantum")
+
+
+def recorded(
+    connection: sa.Connection, schema: Schema, task: str, data_id: str, id: UUID | None
+) -> pl.DataFrame:
+    """Return quanta, the last attempt at each, the newest first; see `Snapshot.recorded_quanta`."""
+    q = schema.quantum
+    query = sa.select(*_quantum_columns(schema), q.c.task, q.c.host, q.c.started, q.c.ended)
+    asked = {q.c.task: task, q.c.data_id: data_id, q.c.id: id.bytes if id else None}
+    query = query.where(*(column == value for column, value in asked.items() if value))
+    return _last_attempts(read(connection, query), "quantum").sort(
+        "started", "quantum", descending=True, nulls_last=True
+    )
+
+
+def products(connection: sa.Connection, schema: Schema, dataset: pl.Series) -> pl.DataFrame:
+    """Return all that was made from some datasets, generation by generation; see `Snapshot.products`."""
+    d, i, made = schema.dataset, schema.quantum_input, schema.dataset.alias("made")
+    query = (
+        sa.select(d.c.id.label("source"), made.c.id.label("dataset"))
+        .select_from(d)
+        .join(i, i.c.dataset_id == d.c.uuid)
+        .join(made, made.c.quantum == i.c.quantum)
+    )
+    found = pl.DataFrame(schema={"dataset": pl.Int64})
+    newest = dataset.cast(pl.Int64).rename("dataset").to_frame()
+    while newest.height:
+        newest = _read_of(connection, query, d.c.id, newest["dataset"], "source")
+        newest = newest.select("dataset").unique().join(found, on="dataset", how="anti")
+        found = pl.concat([found, newest])
+    return found.sort("dataset")
+
+
+def _quantum_columns(schema: Schema) -> list[sa.ColumnElement[Any]]:
+    q = schema.quantum
+    named = (q.c[name] for name in ("attempt", "run", "status", "data_id", *QUANTUM_DIGESTS))
+    return [q.c.id.label("quantum"), *named]
+
+
+def _last_attempts(found: pl.DataFrame, key: str) -> pl.DataFrame:
+    if found["attempt"].n_unique() > 1:
+        found = found.sort("attempt").unique(key, keep="last", maintain_order=True)
+    return found.drop("attempt")
+
+
+def _read_of(
+    connection: sa.Connection, query: sa.Select[Any], column: sa.Column[Any], values: pl.Series, name: str
+) -> pl.DataFrame:
+    """Run a query, in which `column` is called `name`, for the rows where that is one of `values`.
+
+    Where most of a range of row ids is wanted, the range is read.
+    """
+    wanted = values.drop_nulls().unique().sort()
+    low, high = (wanted.min(), wanted.max()) if wanted.dtype == pl.Int64 else (None, None)
+    if isinstance(low, int) and isinstance(high, int) and high - low < _DENSE * wanted.len() > _AT_ONCE:
+        found = read(connection, query.where(column.between(low, high)))
+        return found.join(wanted.rename(name).to_frame(), on=name, how="semi", maintain_order="left")
+    parts = [
+        read(connection, query.where(column.in_(wanted[start : start + _AT_ONCE].to_list())))
+        for start in range(0, max(1, wanted.len()), _AT_ONCE)
+    ]
+    return pl.concat(parts)
 
 
 def _reached(schema: Schema, id: UUID, upstream: bool) -> sa.CTE:

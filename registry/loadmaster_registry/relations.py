@@ -63,12 +63,21 @@ def constrain(
     predicates: Sequence[Predicate] = (),
     constraints: Sequence[Constraint] = (),
     exclusions: Sequence[Exclusion] = (),
+    *,
+    links: bool = True,
+    overlap: bool = True,
 ) -> Constrained:
     """Find the data IDs over `group` and what the predicates and constraints name.
 
     Rows over a set of dimensions are all combinations of records that agree on shared keys, are related through
     the link tables, and whose finest regions overlap where two families of regions take part, unless a predicate
     says itself which regions must overlap. Exclusions about dimensions that take no part change nothing.
+
+    Parameters
+    ----------
+    links, overlap : bool
+        Without them the link tables relate nothing, and regions need not overlap where no predicate says so:
+        for explaining what these take away.
 
     Raises
     ------
@@ -81,8 +90,10 @@ def constrain(
     exclusions = [e for e in exclusions if e.frame.height and set(e.frame.columns) <= set(whole.names)]
     keep = _narrowed(kept_values(predicates), constraints)
     own, spanning = _by_element(universe, whole, predicates)
+    elements = _elements(universe, whole, own, links)
     frames = {
-        e: _filtered(registry.records(e, keep), own.get(e, ())) for e in _elements(universe, whole, own)
+        e: _filtered(registry.records(e, keep, _read(universe, e, own.get(e, ()))), own.get(e, ()))
+        for e in elements
     }
     pixels = _touched_pixels(registry, whole, keep)
     axes = _axes(universe, whole, frames, [*constraints, *pixels])
@@ -97,7 +108,7 @@ def constrain(
         if not reduced.is_empty:
             relations.append(_left(exclusion, reduced))
             reduced = reduce_join([*reduced.relations, relations[-1]], axes)
-    for pair in _overlaps(universe, whole, predicates):
+    for pair in overlaps(universe, whole, predicates, overlap, constraints):
         if not reduced.is_empty:
             relations.append(_overlap(registry, keep, pair, reduced))
             reduced = reduce_join([*reduced.relations, relations[-1]], axes)
@@ -155,14 +166,20 @@ def _home(universe: Universe, group: DimensionGroup, predicate: Predicate) -> st
     return next((e for e in candidates if plain <= set(_keys(universe, e))), None)
 
 
-def _elements(universe: Universe, group: DimensionGroup, own: Iterable[str]) -> tuple[str, ...]:
+def _elements(universe: Universe, group: DimensionGroup, own: Iterable[str], links: bool) -> tuple[str, ...]:
     """Return the elements whose records constrain data IDs over `group`."""
     names = {d for d in group.names if not universe[d].is_skypix}
-    return universe.ordered(names | {e.name for e in universe.joins_of(group)} | set(own))
+    joins = {e.name for e in universe.joins_of(group)} if links else set()
+    return universe.ordered(names | joins | set(own))
 
 
 def _keys(universe: Universe, element: str) -> tuple[str, ...]:
     return universe[element].required + universe[element].implied
+
+
+def _read(universe: Universe, element: str, predicates: Iterable[Predicate]) -> tuple[str, ...]:
+    """Return the columns of an element's records that take part."""
+    return (*universe[element].implied, *(c.rsplit(".", 1)[-1] for p in predicates for c in p.columns))
 
 
 def _filtered(frame: pl.DataFrame, predicates: Iterable[Predicate]) -> pl.DataFrame:
@@ -205,12 +222,19 @@ def _constant(predicate: Predicate) -> Relation:
     return Relation(f"`{predicate.text}`", pl.DataFrame(), possible=true, admits=int(true))
 
 
-def _overlaps(
-    universe: Universe, group: DimensionGroup, predicates: Sequence[Predicate]
+def overlaps(
+    universe: Universe,
+    group: DimensionGroup,
+    predicates: Sequence[Predicate],
+    finest: bool = True,
+    constraints: Sequence[Constraint] = (),
 ) -> list[tuple[str, str]]:
-    """Return the pairs of elements whose regions must overlap: those that predicates name, else the finest."""
+    """Return the pairs of elements whose regions must overlap: those that predicates name, else the finest.
+
+    A constraint that holds data IDs of both the finest elements says itself which of them belong together.
+    """
     named = sorted({(min(p.joined), max(p.joined)) for p in predicates if p.joined})
-    if named:
+    if named or not finest:
         return named
     members = [*universe.finest(universe.spatial_families, group).values()]
     if len(members) < 2:
@@ -223,6 +247,9 @@ def _overlaps(
             todo="leave one of them out, say which regions overlap (`a.region OVERLAPS b.region`), or look its "
             "datasets up as a prerequisite",
         )
+    both = {d for member in members for d in universe[member].required}
+    if any(both <= set(universe.group(c.frame.columns).names) for c in constraints):
+        return []
     return [(members[0], members[1])]
 
 
@@ -239,7 +266,7 @@ def _touched_pixels(registry: Snapshot, group: DimensionGroup, keep: Keep) -> li
     keys = list(universe[members[0]].required)
     touched = []
     for pixels in _pixels(universe, group):
-        records = registry.records(members[0], keep).select(*keys, "region").drop_nulls("region")
+        records = registry.records(members[0], keep, ["region"]).drop_nulls("region")
         row, pixel = envelope_pixels(records["region"], pixels)
         frame = records.select(keys)[row].with_columns(pl.Series(pixels, pixel).cast(pl.Int64))
         touched.append(Constraint(f"{pixels} pixels that {members[0]} regions touch", frame))
@@ -258,16 +285,13 @@ def _overlap(registry: Snapshot, keep: Keep, pair: tuple[str, str], reduced: Red
     sides = []
     for element in pair:
         keys = registry.universe[element].required
-        regions = (
-            registry.records(element, keep).select(*keys, "region").filter(pl.col("region").is_not_null())
-        )
-        sides.append(regions.join(reduced.data_ids(keys), on=list(keys), how="semi"))
+        regions = registry.records(element, keep, ["region"]).drop_nulls("region")
+        sides.append(reduced.taking_part(regions, keys))
     a, b = overlapping_pairs(sides[0]["region"], sides[1]["region"])
-    pairs = pl.concat(
-        [sides[0].drop("region")[a], sides[1].drop("region")[b]],
-        how="horizontal",
-    )
-    return reduced.axes.relation(f"{pair[0]} regions overlapping {pair[1]} regions", pairs)
+    codes = [side[d].gather(at) for side, at in zip(sides, (a, b), strict=True) for d in side.columns[:-1]]
+    frame = pl.DataFrame(codes)
+    name = f"{pair[0]} regions overlapping {pair[1]} regions"
+    return Relation(name, frame, possible=a.size > 0, admits=a.size)
 
 
 def _spanning(registry: Snapshot, predicate: Predicate, reduced: Reduced) -> Relation:

@@ -1,13 +1,15 @@
 """The tables of a registry, made from its universe.
 
 Fixed tables: `meta`, `collection`, `chain`, `dimension_group`, `dataset_type`, `dataset`, `file`, `quantum`,
-`quantum_input`. One `record_ELEMENT` for each stored element of the universe. Three for each group of
-dimensions that some dataset type has, numbered by `dimension_group.id`: `data_id_N` (membership in RUNs),
-`tag_N` and `calib_N`. Data IDs are typed columns everywhere, named like their dimension.
+`quantum_input`, `planned_run`, `change`, `metadata_version`, `metadata_column`. One `record_ELEMENT` for each stored element of the
+universe. Three for each group of dimensions that some dataset type has, numbered by `dimension_group.id`:
+`data_id_N` (membership in RUNs), `tag_N` and `calib_N`. One `metadata_N` for each versioned column, numbered by
+`metadata_column.id`. Data IDs are typed columns everywhere, named like their dimension.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -16,7 +18,7 @@ import sqlalchemy as sa
 from .errors import ConfigError
 from .universe import Column, ColumnType, DimensionGroup, Element, Universe
 
-SCHEMA_VERSION = 1  # what this code reads and writes; stored in `meta`
+SCHEMA_VERSION = 2  # what this code reads and writes; stored in `meta`
 
 FILE_COLUMNS = (Column("url", "str"), Column("size_bytes", "int"), Column("checksum", "str"))
 
@@ -29,7 +31,10 @@ _SQL_TYPES: dict[ColumnType, sa.types.TypeEngine[Any]] = {
     "bytes": _BLOB,
 }
 # Columns of the membership tables and of the frames read from them.
-_RESERVED = {"dataset", "dataset_type", "run", "collection", "begin", "end", "id", "quantum", "rank", "url"}
+_RESERVED = {
+    "dataset", "dataset_type", "run", "collection", "begin", "end", "id", "quantum", "rank", "url",
+    "since", "until", "value",
+}  # fmt: skip
 # SQLite keeps a table sorted by its key only where the key's type is exactly INTEGER.
 _ROW_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
@@ -48,6 +53,16 @@ class GroupTables:
         self.data_id.metadata.create_all(connection)
 
 
+@dataclass(frozen=True, slots=True)
+class VersionedColumn:
+    """A column of an element's records whose values have versions."""
+
+    id: int  # 0 before it is registered
+    element: str
+    column: Column
+    is_own: bool  # the records have it themselves: versions take its place
+
+
 class Schema:
     """All tables for one universe.
 
@@ -64,15 +79,31 @@ class Schema:
         self._collection_tables()
         self._dataset_tables()
         self._quantum_tables()
+        self._metadata_tables()
+        self.versioned: Mapping[str, tuple[VersionedColumn, ...]] = {}
         self.records: dict[str, sa.Table] = {}
         for element in universe.elements.values():  # in order: each refers to earlier ones only
             if element.has_table:
                 self.records[element.name] = self._record_table(element)
         self.group_tables = lru_cache(maxsize=None)(self._group_tables)
+        self.metadata_table = lru_cache(maxsize=None)(self._metadata_table)
 
     def create(self, connection: sa.Connection) -> None:
         """Create the fixed tables and those of the elements."""
         self.metadata.create_all(connection)
+
+    def with_versioned(self, columns: Iterable[VersionedColumn]) -> "Schema":
+        """Return the same tables, with a universe that knows these columns too."""
+        versioned: dict[str, tuple[VersionedColumn, ...]] = {}
+        for column in columns:
+            versioned[column.element] = (*versioned.get(column.element, ()), column)
+        new = {
+            name: replace(e, versioned=tuple(c.column for c in versioned.get(name, ()) if not c.is_own))
+            for name, e in self.universe.elements.items()
+        }
+        schema = copy(self)
+        schema.versioned, schema.universe = versioned, replace(self.universe, elements=new)
+        return schema
 
     def _collection_tables(self) -> None:
         self.meta = sa.Table(
@@ -131,7 +162,7 @@ class Schema:
             "quantum", self.metadata,
             sa.Column("id", _BLOB, primary_key=True),
             sa.Column("attempt", _COUNT, primary_key=True, autoincrement=False),
-            sa.Column("run", _ROW_ID, sa.ForeignKey("collection.id"), nullable=False, index=True),
+            sa.Column("run", _ROW_ID, sa.ForeignKey("collection.id"), nullable=False),
             sa.Column("task", _TEXT, nullable=False),
             sa.Column("data_id", _TEXT, nullable=False),  # JSON: only for people, no join is on it
             sa.Column("status", _TEXT, nullable=False),
@@ -140,6 +171,8 @@ class Schema:
             sa.Column("ended", _TEXT),
             sa.Column("code_digest", _TEXT),
             sa.Column("config_digest", _TEXT),
+            sa.Column("environment_digest", _TEXT),
+            sa.Index("quantum_of_run", "run", "task", "status"),
         )  # fmt: skip
         # An input is named by its uuid and needs no row in `dataset`: what never left a job has none.
         self.quantum_input = sa.Table(
@@ -150,6 +183,58 @@ class Schema:
             sa.Index("quantum_of_input", "dataset_id"),
             sqlite_with_rowid=False,  # all of it is key
         )  # fmt: skip
+        # What was planned for a run, and from what: as long as that is the same, planning again would find the same.
+        self.planned_run = sa.Table(
+            "planned_run", self.metadata,
+            sa.Column("run", _ROW_ID, sa.ForeignKey("collection.id"), primary_key=True, autoincrement=False),
+            sa.Column("asked", _TEXT, nullable=False),  # digest of pipeline and request
+            sa.Column("state", _TEXT, nullable=False),  # of what they were planned from; see `Snapshot.state_of`
+            sa.Column("planned", _TEXT, nullable=False),  # JSON: what came of it
+        )  # fmt: skip
+        # How often something changed: "records" (all elements and what is known of them), or a collection's members.
+        self.change = sa.Table(
+            "change", self.metadata,
+            sa.Column("area", _TEXT, primary_key=True),
+            sa.Column("number", _COUNT, nullable=False),
+        )  # fmt: skip
+
+    def _metadata_tables(self) -> None:
+        self.metadata_version = sa.Table(
+            "metadata_version", self.metadata,
+            sa.Column("id", _ROW_ID, primary_key=True),
+            sa.Column("element", _TEXT, nullable=False),
+            sa.Column("loaded", _TEXT, nullable=False),  # ISO, for people
+            sa.Column("source", _TEXT, nullable=False),
+        )  # fmt: skip
+        self.metadata_column = sa.Table(
+            "metadata_column", self.metadata,
+            sa.Column("id", _ROW_ID, primary_key=True),
+            sa.Column("element", _TEXT, nullable=False),
+            sa.Column("name", _TEXT, nullable=False),
+            sa.Column("type", _TEXT, nullable=False),
+            sa.Column("is_own", sa.Boolean(), nullable=False),
+            sa.UniqueConstraint("element", "name"),
+        )  # fmt: skip
+
+    def _metadata_table(self, column: VersionedColumn) -> sa.Table:
+        """Return the table of a versioned column: each value with the version that brought it, and that ended it."""
+        required = self.universe[column.element].required
+        table = sa.Table(
+            f"metadata_{column.id}",
+            sa.MetaData(),
+            *(_column(key_column(self.universe, d), primary_key=True) for d in required),
+            sa.Column("since", _ROW_ID, sa.ForeignKey(self.metadata_version.c.id), primary_key=True),
+            sa.Column("until", _ROW_ID, sa.ForeignKey(self.metadata_version.c.id)),
+            sa.Column("value", _SQL_TYPES[column.column.type], nullable=False),
+            sa.ForeignKeyConstraint(required, [self.records[column.element].c[d] for d in required]),
+        )
+        is_newest = table.c.until.is_(None)
+        named = [table.c[d] for d in required]
+        sa.Index(
+            f"metadata_{column.id}_newest", *named, unique=True,
+            sqlite_where=is_newest, postgresql_where=is_newest,
+        )  # fmt: skip
+        return table
 
     def _record_table(self, element: Element) -> sa.Table:
         columns = record_columns(self.universe, element)

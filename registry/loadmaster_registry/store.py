@@ -10,6 +10,7 @@ from uuid import UUID
 import polars as pl
 import sqlalchemy as sa
 
+from . import observation
 from .database import create_database, normal_url, open_database, reading, shown, words, writing
 from .errors import RegistryError
 from .frames import Keep as Keep  # callers of the reads name it
@@ -29,7 +30,6 @@ class Registry:
 
     def __init__(self, url: str, engine: sa.Engine, universe: Universe) -> None:
         self.url = url
-        self.universe = universe
         self._engine = engine
         self._place = shown(url)
         self._schema = Schema(universe)
@@ -60,7 +60,15 @@ class Registry:
             If it is something else, or was written by a newer Loadmaster.
         """
         url = normal_url(url)
-        return cls(url, *open_database(url))
+        opened = cls(url, *open_database(url))
+        with opened.snapshot():
+            pass  # now its universe has the columns that were set as metadata
+        return opened
+
+    @property
+    def universe(self) -> Universe:
+        """The dimensions, with the columns of their records, as last seen."""
+        return self._schema.universe
 
     def close(self) -> None:
         """Let go of all connections."""
@@ -78,7 +86,7 @@ class Registry:
     def snapshot(self) -> Iterator[Snapshot]:
         """Open one consistent view for several reads."""
         with words(self.url), reading(self._engine) as connection:
-            yield Snapshot(connection, self._schema, self._place)
+            yield Snapshot(connection, self._seen(connection), self._place)
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -101,9 +109,18 @@ class Registry:
         self._writer.busy = True
         try:
             with words(self.url), writing(self._engine) as connection:
-                yield Transaction(connection, self._schema, self._place)
+                transaction = Transaction(connection, self._seen(connection), self._place)
+                yield transaction
+            self._schema = transaction.schema
         finally:
             self._writer.busy = False
+
+    def _seen(self, connection: sa.Connection) -> Schema:
+        """Return the schema with all columns that are registered; somebody may have set new ones."""
+        known = sum(map(len, self._schema.versioned.values()))
+        if observation.n_columns(connection) != known:
+            self._schema = observation.with_columns(connection, self._schema)
+        return self._schema
 
     def dataset_types(self, glob: str = "*") -> list[DatasetType]:
         """See `Snapshot.dataset_types`."""
@@ -130,10 +147,12 @@ class Registry:
         with self.snapshot() as now:
             return now.flatten(names)
 
-    def records(self, element: str, keep: Keep | None = None) -> pl.DataFrame:
+    def records(
+        self, element: str, keep: Keep | None = None, columns: Sequence[str] | None = None
+    ) -> pl.DataFrame:
         """See `Snapshot.records`."""
         with self.snapshot() as now:
-            return now.records(element, keep)
+            return now.records(element, keep, columns)
 
     def datasets(
         self,

@@ -36,6 +36,12 @@ def instant_ns(time: Time | datetime) -> int:
     return round(days * 86_400) * 1_000_000_000 + round(float(tai.jd2) * _DAY_NS)
 
 
+def time_of(ns: int) -> Time:
+    """Return the Astropy time of TAI nanoseconds since 1970; `instant_ns` gives these back."""
+    days, rest = divmod(ns, _DAY_NS)
+    return Time(_EPOCH_JD + days, rest / _DAY_NS, format="jd", scale="tai")
+
+
 def written_ns(text: str) -> int:
     """Read ``[format/]value[/scale]`` as TAI nanoseconds since 1970.
 

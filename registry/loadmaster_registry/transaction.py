@@ -13,18 +13,20 @@ from uuid import UUID
 import polars as pl
 import sqlalchemy as sa
 
+from . import observation
 from .catalog import check_name
 from .comparison import check_same, check_unique, listed, unknown
 from .errors import Conflict, NotFound, RegistryError, did_you_mean
 from .frames import check_uuids, delete, fitted, insert, inserted, read_matching, update
 from .membership import Members
+from .provenance import QUANTUM_DIGESTS
 from .records import Collection, CollectionType, DatasetType
 from .schema import FILE_COLUMNS, Schema, key_column, record_columns
-from .snapshot import Snapshot, StoredType
+from .snapshot import RECORDS, Snapshot, StoredType, members_of
 from .timespan import Timespan
 from .universe import Column, Element
 
-_QUANTUM_STATUS = ("succeeded", "partial", "failed")
+_QUANTUM_STATUS = ("succeeded", "no_work", "partial", "failed")
 _QUANTUM_COLUMNS = (
     Column("id", "bytes", nullable=False),
     Column("run", "str", nullable=False),
@@ -32,7 +34,7 @@ _QUANTUM_COLUMNS = (
     Column("data_id", "str", nullable=False),
     Column("attempt", "int", nullable=False),
     Column("status", "str", nullable=False),
-    *(Column(name, "str") for name in ("host", "started", "ended", "code_digest", "config_digest")),
+    *(Column(name, "str") for name in ("host", "started", "ended", *QUANTUM_DIGESTS)),
 )
 _INPUT_COLUMNS = (
     Column("quantum", "bytes", nullable=False),
@@ -44,9 +46,12 @@ _INPUT_COLUMNS = (
 class Transaction(Snapshot):
     """A snapshot that one can write to, and that sees its own writes; it ends with its `with` block."""
 
+    _changes = True
+
     def __init__(self, connection: sa.Connection, schema: Schema, place: str) -> None:
         super().__init__(connection, schema, place)
         self._next_dataset: int | None = None
+        self._touched: set[str] = set()
 
     def insert_records(self, element: str, rows: pl.DataFrame) -> int:
         """Add records of an element and return how many are new.
@@ -72,6 +77,7 @@ class Transaction(Snapshot):
                 what=f"{element!r} takes no records", where=f"registry {self.place}",
                 why="sky pixels are computed, not stored", todo="leave them out",
             )  # fmt: skip
+        self._touch(RECORDS)
         columns = record_columns(self.universe, definition)
         new = fitted(rows, columns, f"records of {element!r}")
         table = self._schema.records[element]
@@ -94,6 +100,7 @@ class Transaction(Snapshot):
             If a record does not exist, or a column is wrong.
         """
         definition = self.universe[element]
+        self._touch(RECORDS)
         columns = record_columns(self.universe, definition)
         what = f"records of {element!r}"
         new = fitted(rows, [c for c in columns if c.name not in definition.implied], what)
@@ -107,6 +114,28 @@ class Transaction(Snapshot):
                     todo="insert them first",
                 )
         return changed
+
+    def set_metadata(self, element: str, rows: pl.DataFrame, *, loaded: str, source: str) -> int:
+        """Give records that exist newer values, and return how many values are new; older ones stay readable.
+
+        Parameters
+        ----------
+        rows : DataFrame
+            The element's required dimensions, and values: columns that its records have (metadata, region), or
+            others, which are known from then on. Null leaves a value as it is.
+        loaded, source : str
+            When and from where, for people.
+
+        Raises
+        ------
+        Conflict, RegistryError
+            If a record does not exist or is given twice, or a column is wrong.
+        """
+        self._touch(RECORDS)
+        self._schema, n_new = observation.store_versions(
+            self._connection, self._schema, self.place, element, rows, loaded, source
+        )
+        return n_new
 
     def register_dataset_type(self, type: DatasetType) -> bool:
         """Make a dataset type known; False where the same is known already.
@@ -194,6 +223,7 @@ class Transaction(Snapshot):
         """
         stored = self._stored_type(dataset_type)
         self._collections().of_type(run, CollectionType.RUN, f"put {dataset_type!r} datasets into")
+        self._touch(members_of(self._collections().ids[run]))
         key = (key_column(self.universe, d) for d in stored.dims)
         columns = (*key, Column("id", "bytes", nullable=False), *FILE_COLUMNS, Column("quantum", "bytes"))
         what = f"datasets {dataset_type!r} for {run!r}"
@@ -275,8 +305,8 @@ class Transaction(Snapshot):
         ----------
         rows : DataFrame
             ``id`` (Binary, uuid bytes), ``run``, ``task``, ``data_id`` (JSON text), ``attempt``, ``status``
-            (succeeded, partial, failed) and where known ``host``, ``started``, ``ended`` (ISO text),
-            ``code_digest``, ``config_digest``. Each attempt at a quantum is a row of its own.
+            (succeeded, no_work, partial, failed) and where known ``host``, ``started``, ``ended`` (ISO text),
+            ``code_digest``, ``config_digest``, ``environment_digest``. Each attempt at a quantum is a row of its own.
         inputs : DataFrame
             ``quantum`` (one of `rows`), ``dataset_id`` (both Binary, uuid bytes), ``connection``.
 
@@ -301,6 +331,32 @@ class Transaction(Snapshot):
             insert(self._connection, quantum, new)
             insert(self._connection, quantum_input, read_by)
         return new.height
+
+    def record_plan(self, run: str, asked: str, state: str, planned: str) -> None:
+        """Record what was planned for a run; a later plan for it takes its place.
+
+        Parameters
+        ----------
+        asked, state : str
+            Digests of what was asked for, and of what that was planned from (`Snapshot.state_of`).
+        planned : str
+            JSON: what came of it.
+        """
+        self._collections().of_type(run, CollectionType.RUN, "plan for")
+        number = self._collections().ids[run]
+        delete(self._connection, self._schema.planned_run, pl.DataFrame({"run": [number]}))
+        row = {"run": number, "asked": asked, "state": state, "planned": planned}
+        self._connection.execute(sa.insert(self._schema.planned_run).values(row))
+
+    def _touch(self, area: str) -> None:
+        """Note once that this transaction changes something; see `Schema.change`."""
+        if area in self._touched:
+            return
+        table = self._schema.change
+        again = sa.update(table).where(table.c.area == area).values(number=table.c.number + 1)
+        if not self._connection.execute(again).rowcount:
+            self._connection.execute(sa.insert(table).values(area=area, number=1))
+        self._touched.add(area)
 
     def _new_rows(self, table: sa.Table, rows: pl.DataFrame, key: Sequence[str], what: str) -> pl.DataFrame:
         """Return the rows that are not in `table`; refuse those that are, but with other values."""
@@ -496,6 +552,7 @@ class Transaction(Snapshot):
 
     def _members_of(self, collection: str, stored: StoredType) -> Members:
         number = self._collections().ids[collection]
+        self._touch(members_of(number))
         where = f"collection {collection!r} of registry {self.place}"
         return Members(self._connection, self._schema.dataset, stored, number, where)
 

@@ -47,6 +47,7 @@ class Element:
     populated_by: str | None
     always_join: bool
     is_skypix: bool = False
+    versioned: tuple[Column, ...] = ()  # what a registry holds beside the records, in versions
 
     @property
     def is_dimension(self) -> bool:

@@ -82,6 +82,29 @@ def parse(
     return tuple(predicates)
 
 
+def check_where(
+    universe: Universe,
+    text: str,
+    *,
+    bind: Mapping[str, object] | None = None,
+    dimensions: Iterable[str] = (),
+) -> tuple[Predicate, ...]:
+    """Check an expression without running it; return its conditions.
+
+    Parameters
+    ----------
+    dimensions : iterable of str
+        Of the query: where a field that stands alone is looked for; everywhere without them.
+
+    Raises
+    ------
+    QueryError
+        That points at the place and says what was perhaps meant.
+    """
+    names = tuple(dimensions)
+    return parse(text, universe=universe, bind=bind, dimensions=universe.group(names) if names else None)
+
+
 def contradiction(predicates: Iterable[Predicate]) -> str | None:
     """Return how predicates contradict each other in what they fix, as visit = 5 and visit = 6; or None."""
     admitted: dict[str, tuple[tuple[int | str, ...], str]] = {}

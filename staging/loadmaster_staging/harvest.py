@@ -42,7 +42,7 @@ from .machine import (
 )
 from .manifest import Manifest, Outcome, OutputFile, QuantumReport, QuantumSpec, Report, StagedFile
 
-_QUANTUM_STATUS = {"succeeded": "succeeded", "no_work": "succeeded", "missing_output": "partial"}
+_QUANTUM_STATUS = {"succeeded": "succeeded", "no_work": "no_work", "missing_output": "partial"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,21 +241,42 @@ def _provenance(jobs: Sequence[Reported]) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the rows of quanta that ran, and of what they read."""
     quanta, inputs = [], []
     for job in jobs:
-        made = {file.dataset_id for quantum in job.report.quanta for file in quantum.outputs}
-        own = {file.dataset_id for quantum in job.manifest.quanta for file in quantum.outputs}
-        for spec, report in _pairs(job):
-            if report.status not in _QUANTUM_STATUS:
-                continue
-            quanta.append(_quantum_row(job, spec, report))
-            inputs += [
-                (UUID(spec.id).bytes, UUID(file.dataset_id).bytes, file.connection)
-                for file in spec.inputs
-                if file.dataset_id in made or file.dataset_id not in own
-            ]
+        ran = [(spec, report) for spec, report in _pairs(job) if report.status in _QUANTUM_STATUS]
+        quanta += [_quantum_row(job, spec, report) for spec, report in ran]
+        inputs += _input_rows(job, ran)
     return (
         pl.DataFrame(quanta, schema=_QUANTUM_SCHEMA, orient="row"),
         pl.DataFrame(inputs, schema=_INPUT_SCHEMA, orient="row"),
     )
+
+
+def _input_rows(
+    job: Reported, ran: Sequence[tuple[QuantumSpec, QuantumReport]]
+) -> list[tuple[bytes, bytes, str]]:
+    """Return what quanta of a job read.
+
+    A dataset that was handed on in memory is named by its id, to which no dataset belongs; what it was made from
+    is read by way of it, so that no lineage ends there.
+    """
+    made = {file.dataset_id for quantum in job.report.quanta for file in quantum.outputs}
+    own = {file.dataset_id for quantum in job.manifest.quanta for file in quantum.outputs}
+    succeeded = (spec for spec, report in ran if report.status == "succeeded")
+    elided = {file.dataset_id for spec in succeeded for file in spec.outputs if file.is_elided}
+    origin: dict[
+        str, list[tuple[str, str]]
+    ] = {}  # of elided datasets: id and way of what they were made from
+    rows: list[tuple[bytes, bytes, str]] = []
+    for spec, _ in ran:
+        read: dict[tuple[str, str], None] = {}
+        for file in spec.inputs:
+            if file.dataset_id in made or file.dataset_id in elided or file.dataset_id not in own:
+                read[file.dataset_id, file.connection] = None
+                ways = ((id, f"{file.connection} via {way}") for id, way in origin.get(file.dataset_id, ()))
+                read.update(dict.fromkeys(ways))
+        rows += [(UUID(spec.id).bytes, UUID(id).bytes, way) for id, way in read]
+        stored = [(id, f"{spec.task}.{way}") for id, way in read if id not in elided]
+        origin |= {file.dataset_id: stored for file in spec.outputs if file.is_elided}
+    return rows
 
 
 _QUANTUM_SCHEMA = {
@@ -270,6 +291,7 @@ _QUANTUM_SCHEMA = {
     "ended": pl.String,
     "code_digest": pl.String,
     "config_digest": pl.String,
+    "environment_digest": pl.String,
 }
 _INPUT_SCHEMA = {"quantum": pl.Binary, "dataset_id": pl.Binary, "connection": pl.String}
 
@@ -287,6 +309,7 @@ def _quantum_row(job: Reported, spec: QuantumSpec, report: QuantumReport) -> tup
         job.report.ended,
         spec.code_digest,
         spec.config_digest,
+        spec.environment_digest,
     )
 
 

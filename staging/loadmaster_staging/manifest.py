@@ -52,6 +52,7 @@ class OutputFile:
     dataset_type: str
     data_id: Mapping[str, int | str]
     path: str  # below the backbone's root
+    is_elided: bool = False  # handed on in memory to later quanta of the job, and not brought out
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,7 @@ class QuantumSpec:
     outputs: tuple[OutputFile, ...]
     code_digest: str = ""
     config_digest: str = ""
+    environment_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)

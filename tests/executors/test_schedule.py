@@ -33,7 +33,10 @@ def cases(draw: st.DrawFn) -> Case:
 
 
 def schedule(
-    case: Case, states: Sequence[int] | None = None, left_out: Sequence[bool] | None = None
+    case: Case,
+    states: Sequence[int] | None = None,
+    left_out: Sequence[bool] | None = None,
+    priority: Sequence[int] | None = None,
 ) -> Schedule:
     pairs = np.array(case.pairs, dtype=np.int64).reshape(-1, 2)
     return Schedule(
@@ -41,6 +44,7 @@ def schedule(
         np.array(left_out if left_out is not None else [False] * case.n_jobs),
         pairs[:, 0],
         pairs[:, 1],
+        None if priority is None else np.array(priority),
     )
 
 
@@ -53,14 +57,13 @@ def obvious(case: Case) -> list[JobState]:
     return final
 
 
-@given(cases(), st.randoms(use_true_random=False))
-def test_jobs_end_as_they_do_when_gone_through_in_order(case: Case, random: object) -> None:
-    tested = schedule(case)
+@given(cases(), st.lists(st.integers(-2, 2), min_size=12, max_size=12))
+def test_jobs_end_as_they_do_when_gone_through_in_order(case: Case, priority: list[int]) -> None:
+    tested = schedule(case, priority=priority)
     tested.begin()
     ran = set()
     while tested.ready:
-        tested.ready.rotate(random.randrange(len(tested.ready)))  # type: ignore[attr-defined]
-        job = tested.ready.popleft()
+        job = tested.ready.take()
         assert job not in ran
         assert all(tested.states[needs] == JobState.DONE for child, needs in case.pairs if child == job)
         ran.add(job)
@@ -77,7 +80,7 @@ def test_a_schedule_that_is_made_anew_in_the_middle_goes_on_the_same(case: Case,
     first.begin()
     for _ in range(n_before):
         if first.ready:
-            job = first.ready.popleft()
+            job = first.ready.take()
             first.started(job)
             first.finished(job)
             first.ended(job, case.ends[job], left_out=case.left_out[job])
@@ -89,7 +92,7 @@ def test_a_schedule_that_is_made_anew_in_the_middle_goes_on_the_same(case: Case,
     second = schedule(case, states.tolist(), left_out)
     second.begin()
     while second.ready:
-        job = second.ready.popleft()
+        job = second.ready.take()
         second.started(job)
         second.ended(job, case.ends[job], left_out=case.left_out[job])
     assert second.states.tolist() == obvious(case)
@@ -100,7 +103,7 @@ def test_changes_name_every_job_that_changes_and_the_one_to_blame(case: Case) ->
     tested = schedule(case)
     told = dict.fromkeys(tested.begin().ready, JobState.READY)
     while tested.ready:
-        job = tested.ready.popleft()
+        job = tested.ready.take()
         tested.started(job)
         changes = tested.ended(job, case.ends[job], left_out=False)
         told[job] = case.ends[job]
@@ -111,14 +114,27 @@ def test_changes_name_every_job_that_changes_and_the_one_to_blame(case: Case) ->
     assert [told[job] for job in range(case.n_jobs)] == obvious(case)
 
 
+def test_of_what_is_ready_the_highest_priority_goes_first_then_who_waits_longest() -> None:
+    tested = schedule(Case(5, ((1, 0),), (JobState.DONE,) * 5, (False,) * 5), priority=[0, 7, 0, 5, 5])
+    tested.begin()
+    assert tested.ready.take() == 3
+    assert tested.ready.take() == 4
+    assert tested.ready.take() == 0
+    tested.started(0)
+    assert tested.ended(0, JobState.DONE, left_out=False).ready == [1]
+    assert tested.ready.take() == 1
+    assert tested.ready.take() == 2
+    assert not tested.ready
+
+
 def test_a_job_after_one_that_had_nothing_to_do_is_looked_at_and_those_after_it_may_run() -> None:
     tested = schedule(Case(3, ((1, 0), (2, 1)), (JobState.DONE,) * 3, (True, False, False)))
     tested.begin()
-    tested.started(tested.ready.popleft())
+    tested.started(tested.ready.take())
     assert tested.ended(0, JobState.DONE, left_out=True).ready == [1]
     assert tested.is_short(1)
     assert not tested.is_short(2)
-    tested.ready.clear()
+    tested.ready.take()
     assert tested.starved(1).ready == [2]
     assert tested.states.tolist() == [JobState.DONE, JobState.BLOCKED, JobState.READY]
     assert tested.is_short(2)

@@ -10,6 +10,7 @@ from loadmaster_executors.controller import execute
 from loadmaster_executors.local import LocalExecutor
 from loadmaster_executors.report import RunReport
 from loadmaster_executors.run import RunFolder
+from loadmaster_pipelines.batch import Clustering
 from loadmaster_pipelines.loader import load_pipeline
 from loadmaster_planner.plan import Plan
 from loadmaster_planner.planner import make_plan
@@ -60,7 +61,13 @@ class Survey:
         columns = ("id", "url", "size_bytes", "checksum")
         return keys.hstack(pl.DataFrame(rows, schema=columns, orient="row"))
 
-    def plan(self, *tasks: str, config: Mapping[str, object] | None = None, run: str = RUN) -> Plan:
+    def plan(
+        self,
+        *tasks: str,
+        config: Mapping[str, object] | None = None,
+        run: str = RUN,
+        clustering: Clustering | None = None,
+    ) -> Plan:
         """Plan Double and then `tasks` (of toy_tasks), Double with `config`."""
         settings = [f"Double:{key}={value}" for key, value in (config or {}).items()]
         return self.plan_yaml(
@@ -68,13 +75,20 @@ class Survey:
             + "".join(f"  {name}: {{class: toy_tasks.{name}}}\n" for name in ("Double", *tasks)),
             settings,
             run,
+            clustering,
         )
 
-    def plan_yaml(self, text: str, settings: Sequence[str] = (), run: str = RUN) -> Plan:
+    def plan_yaml(
+        self,
+        text: str,
+        settings: Sequence[str] = (),
+        run: str = RUN,
+        clustering: Clustering | None = None,
+    ) -> Plan:
         path = self.folder / "pipeline.yaml"
         path.write_text(text)
         pipeline = load_pipeline(path, universe=self.registry.universe, config=settings)
-        return make_plan(self.registry, pipeline, Request(inputs=(RAWS,), output_run=run))
+        return make_plan(self.registry, pipeline, Request(inputs=(RAWS,), output_run=run), clustering)
 
     def begin(self, plan: Plan) -> RunFolder:
         return RunFolder.create(self.folder / "run", plan)

@@ -268,11 +268,11 @@ def test_the_graph_has_an_edge_for_each_connection(toy: Pipeline) -> None:
     assert graph.edges[("dataset_type", "post_isr"), ("task", "detect"), "images"]["connection"].multiple
 
 
-def test_parts_that_share_no_dataset_are_separate_components(load: Load) -> None:
+def test_tasks_that_have_only_overall_inputs_in_common_are_separate_components(load: Load) -> None:
     text = tasks(
         declared("a", "r", "x"), declared("b", "x", "y"), declared("c", "q", "z"), declared("d", "r", "w")
     )
-    assert load(text).components() == [("a", "b", "d"), ("c",)]
+    assert load(text).components() == [("a", "b"), ("c",), ("d",)]
 
 
 def test_a_subset_of_a_pipeline_keeps_what_is_left_of_subsets_steps_and_contracts(toy: Pipeline) -> None:

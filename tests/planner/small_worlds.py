@@ -254,7 +254,7 @@ def told(plan: Plan) -> dict[str, set[Any]]:
     return result
 
 
-def raws_constrain(tasks: Iterable[TaskNode]) -> bool:
-    """Say whether raws must exist: some task reads them, and none can do without."""
-    minima = [c.minimum for t in tasks for c in t.inputs if c.dataset_type == "raw"]
-    return bool(minima) and 0 not in minima
+def raws_constrain(tasks: Iterable[TaskNode], pipeline: Pipeline) -> bool:
+    """Say whether raws must exist: one of `tasks` reads them, and no task of the pipeline can do without."""
+    minima = [c.minimum for t in pipeline.tasks.values() for c in t.inputs if c.dataset_type == "raw"]
+    return 0 not in minima and any(c.dataset_type == "raw" for t in tasks for c in t.inputs)

@@ -29,7 +29,7 @@ def slow_plan(world: World, pipeline: Pipeline, condition: str) -> dict[str, set
         tasks = [pipeline.tasks[label] for label in labels]
         names = {d for t in tasks for d in t.dimensions}
         names |= {d for t in tasks for c in (*t.inputs, *t.outputs) for d in c.dimensions}
-        reads_raw = raws_constrain(tasks)
+        reads_raw = raws_constrain(tasks, pipeline)
         rows = all_rows(world, names, condition, reads_raw)
         there = {"raw": {key_of(r, ("exposure", "detector")) for r in world.raws}}
         for task in tasks:

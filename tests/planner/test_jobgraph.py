@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import networkx as nx
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from loadmaster_planner.jobgraph import JobGraph
 from loadmaster_registry.errors import PlanError
@@ -47,12 +47,14 @@ def cases(draw: st.DrawFn, acyclic: bool = True) -> Case:
     return Case(n, pairs[:, 0], pairs[:, 1], rng.uniform(0, 10, n))
 
 
+@settings(deadline=None)
 @given(cases())
 def test_levels_are_those_of_networkx(case: Case) -> None:
     expected = {job: i for i, level in enumerate(nx.topological_generations(case.twin)) for job in level}
     assert dict(enumerate(case.graph.levels().tolist())) == expected
 
 
+@settings(deadline=None)
 @given(cases())
 def test_each_job_comes_after_those_it_needs(case: Case) -> None:
     order = case.graph.order()
@@ -62,6 +64,7 @@ def test_each_job_comes_after_those_it_needs(case: Case) -> None:
     assert (place[case.job] > place[case.needs]).all()
 
 
+@settings(deadline=None)
 @given(cases())
 def test_the_critical_path_is_the_longest_chain(case: Case) -> None:
     end: dict[int, float] = {}
@@ -72,6 +75,7 @@ def test_the_critical_path_is_the_longest_chain(case: Case) -> None:
     np.testing.assert_allclose(case.graph.earliest_end(case.duration_s), [end[j] for j in range(case.n_jobs)])
 
 
+@settings(deadline=None)
 @given(cases(), st.integers(1, 9))
 def test_wall_time_on_slots_is_within_grahams_bounds(case: Case, slots: int) -> None:
     wall = case.graph.simulate(case.duration_s, slots)
@@ -80,6 +84,7 @@ def test_wall_time_on_slots_is_within_grahams_bounds(case: Case, slots: int) -> 
     assert wall <= best * (2 - 1 / slots) * (1 + 1e-9)
 
 
+@settings(deadline=None)
 @given(cases())
 def test_one_slot_takes_the_sum_and_many_take_the_critical_path(case: Case) -> None:
     assert case.graph.simulate(case.duration_s, 1) == pytest.approx(case.duration_s.sum())
@@ -87,6 +92,7 @@ def test_one_slot_takes_the_sum_and_many_take_the_critical_path(case: Case) -> N
     assert enough == pytest.approx(case.graph.critical_path(case.duration_s))
 
 
+@settings(deadline=None)
 @given(cases(acyclic=False))
 def test_a_circle_is_found_where_there_is_one(case: Case) -> None:
     circle = case.graph.circle()

@@ -126,10 +126,7 @@ def test_a_value_with_spaces_is_quoted(nasty: Plan) -> None:
         ("isr exposre=1", "did you mean 'exposure'"),
         ("isr exposure=one", "exposure is a whole number"),
         ("isr exposure", "is not DIMENSION=VALUE"),
-        (
-            "isr exposure=1",
-            "2 quanta are so: instrument=I exposure=1 detector=0; instrument=I exposure=1 detector=1",
-        ),
+        ("isr exposure=1", "instrument=I detector=0 exposure=1; instrument=I detector=1 exposure=1"),
         ("isr exposure=9", "no quantum of isr has exposure=9"),
         ("isr exposure=1 detector=7", "no quantum of isr has detector=7 beside exposure=1"),
         ("isr exposure='1", "no closing quotation"),
@@ -139,11 +136,8 @@ def test_a_value_with_spaces_is_quoted(nasty: Plan) -> None:
     ],
 )
 def test_a_name_that_fits_no_single_quantum_is_refused_with_words(plan: Plan, text: str, reason: str) -> None:
-    with pytest.raises(PlanError) as refused:
+    with pytest.raises(PlanError, match=re.compile(re.escape(reason), re.IGNORECASE)):
         show.find_quantum(plan, text)
-    assert reason.lower() in str(refused.value).lower().replace(
-        "detector=0 exposure=1", "exposure=1 detector=0"
-    )
 
 
 def test_a_job_with_several_quanta_is_no_name_of_one(clustered: Plan) -> None:

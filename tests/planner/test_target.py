@@ -66,7 +66,7 @@ def rows_above(world: World, pipeline: Pipeline, label: str, condition: str) -> 
     names = {d for t in tasks for d in t.dimensions}
     names |= {d for t in tasks for c in (*t.inputs, *t.outputs) for d in c.dimensions}
     applies = NAMED.get(condition, set()) <= set(UNIVERSE.group(names))
-    return all_rows(world, names, condition if applies else "", raws_constrain(tasks))
+    return all_rows(world, names, condition if applies else "", raws_constrain(tasks, pipeline))
 
 
 def holds(target: str, row: Record) -> bool:
@@ -166,7 +166,7 @@ def slow_partial_gathers(
         tasks = [pipeline.tasks[label] for label in labels]
         names = {d for t in tasks for d in t.dimensions}
         names |= {d for t in tasks for c in (*t.inputs, *t.outputs) for d in c.dimensions}
-        rows = all_rows(world, names, condition, raws_constrain(tasks))
+        rows = all_rows(world, names, condition, raws_constrain(tasks, pipeline))
         for task in tasks:
             whole = rows_above(world, pipeline, task.label, "")
             for c in task.inputs:

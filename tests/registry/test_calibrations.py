@@ -1,14 +1,8 @@
 """Validity ranges: certified, decertified and searched as Rubin's registry does it."""
 
-import csv
-import json
-import os
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
@@ -19,23 +13,6 @@ from loadmaster_registry.records import Collection, CollectionType, DatasetType
 from loadmaster_registry.store import Registry
 from loadmaster_registry.timespan import MAX_NS, MIN_NS, Timespan
 from loadmaster_registry.validity import trimmed
-
-CASES = Path(os.environ.get("LOADMASTER_CASES", Path(__file__).parents[3] / "shared" / "data"))
-MICRO = CASES / "expected" / "calibs-micro.json"
-S = 1_000_000_000
-
-
-def lookups() -> list[Any]:
-    found = json.loads(MICRO.read_text())["lookups"] if MICRO.exists() else []
-    return [pytest.param(row, id=" ".join(map(str, row[1:6]))) for row in found]
-
-
-def ns(text: str | None, unbounded: int) -> int:
-    return unbounded if text is None else int(np.datetime64(text, "ns").astype(np.int64))
-
-
-def span(begin: str | None, end: str | None) -> Timespan:
-    return Timespan(ns(begin, MIN_NS), ns(end, MAX_NS))
 
 
 def run_of(registry: Registry, type: str, collections: list[str], data_id: Any, timespan: Timespan) -> str:
@@ -49,100 +26,6 @@ def run_of(registry: Registry, type: str, collections: list[str], data_id: Any, 
 def ids_of(registry: Registry, type: str, run: str, **keep: list[int | str]) -> list[UUID]:
     found = registry.datasets(type, [run], keep=keep)
     return [UUID(bytes=id) for id in registry.files(found["dataset"])["id"]]
-
-
-def certify(registry: Registry, op: dict[str, Any]) -> None:
-    filters = {"physical_filter": [op["physical_filter"]]} if op["physical_filter"] else {}
-    ids = ids_of(registry, op["dataset_type"], op["run"], detector=op["detectors"], **filters)
-    with registry.transaction() as transaction:
-        transaction.certify(op["collection"], op["dataset_type"], ids, span(op["begin"], op["end"]))
-
-
-def decertify(registry: Registry, op: dict[str, Any]) -> None:
-    data_ids = None
-    if op["detectors"] is not None:
-        data_ids = pl.DataFrame({"instrument": "Cam1", "detector": op["detectors"]})
-    with registry.transaction() as transaction:
-        timespan = span(op["begin"], op["end"])
-        transaction.decertify(op["collection"], op["dataset_type"], timespan, data_ids)
-
-
-@pytest.fixture(scope="session")
-def certified(originals: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Registry:
-    """Return the small registry after all operations, each of which ended as it should."""
-    path = tmp_path_factory.mktemp("certified") / "micro.sqlite3"
-    path.write_bytes(originals("micro").read_bytes())
-    registry = Registry.open(str(path))
-    operations = json.loads(MICRO.read_text())["operations"]
-    with registry.transaction() as transaction:
-        for name in {op["collection"] for op in operations}:
-            transaction.register_collection(Collection(name, CollectionType.CALIBRATION))
-    for op in operations:
-        act = {"certify": certify, "decertify": decertify}[op["op"]]
-        if op["result"] == "ok":
-            act(registry, op)
-        else:
-            with pytest.raises(Conflict, match=r"is valid .* was given for"):
-                act(registry, op)
-    return registry
-
-
-def test_certifying_and_decertifying_leaves_the_ranges_that_rubins_registry_has(certified: Registry) -> None:
-    found = set()
-    for collection in ("calib", "calib2"):
-        for type in ("bias", "flat"):
-            rows = certified.calibrations(type, [collection])
-            runs = certified.files(rows["dataset"])["run"]
-            for row, run in zip(rows.iter_rows(named=True), runs, strict=True):
-                key = (collection, type, row["detector"], row.get("physical_filter"), run)
-                found.add((*key, row["begin"], row["end"]))
-    state = json.loads(MICRO.read_text())["state"]
-    assert found == {(*row[:5], ns(row[5], MIN_NS), ns(row[6], MAX_NS)) for row in state}
-
-
-@pytest.mark.parametrize("row", lookups())
-def test_a_look_up_in_time_answers_as_rubins_registry(row: list[Any], certified: Registry) -> None:
-    collection, type, detector, physical_filter, begin, end, answer = row
-    data_id = {"instrument": "Cam1", "detector": detector}
-    if physical_filter:
-        data_id["physical_filter"] = physical_filter
-    assert run_of(certified, type, [collection], data_id, span(begin, end)) == answer
-
-
-def test_every_exposure_of_the_real_registry_finds_the_calibrations_that_it_should(
-    cases: Path, imported: Callable[[str], Registry]
-) -> None:
-    registry = imported("rc2-small")
-    exposures = {row["exposure"]: row for row in registry.records("exposure").iter_rows(named=True)}
-    wrong = []
-    for row in csv.DictReader((cases / "expected" / "calibs-rc2-small.csv").read_text().splitlines()):
-        exposure = exposures[int(row["exposure"])]
-        data_id = exposure | {"detector": int(row["detector"])}
-        taken = Timespan(exposure["timespan_begin"], exposure["timespan_end"])
-        found = run_of(registry, row["dataset_type"], ["HSC/calib"], data_id, taken)
-        if found != row["answer"]:
-            wrong.append((row, found))
-    assert not wrong
-
-
-def test_calibrations_at_chosen_times_are_those_of_the_real_registry(
-    cases: Path, imported: Callable[[str], Registry]
-) -> None:
-    registry = imported("decam-hits")
-    physical_filter = registry.records("physical_filter")["physical_filter"][0]
-    wrong = []
-    for row in csv.DictReader((cases / "expected" / "calibs-decam-hits.csv").read_text().splitlines()):
-        begin = ns(row["begin"], MIN_NS)
-        data_id = {
-            "instrument": "DECam",
-            "detector": int(row["detector"]),
-            "physical_filter": physical_filter,
-        }
-        timespan = Timespan(begin, begin + 90 * S)
-        found = run_of(registry, row["dataset_type"], ["DECam/calib"], data_id, timespan)
-        if found != row["answer"]:
-            wrong.append((row, found))
-    assert not wrong
 
 
 @pytest.fixture

@@ -1,13 +1,7 @@
-"""Collections: chains, search order, names; and the real answers for a small registry."""
+"""Collections: chains, search order, names."""
 
-import json
-import os
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
-from uuid import UUID
+from collections.abc import Sequence
 
-import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,15 +10,7 @@ from loadmaster_registry.errors import Conflict, NotFound, RegistryError
 from loadmaster_registry.records import Collection, CollectionType
 from loadmaster_registry.store import Registry
 
-CASES = Path(os.environ.get("LOADMASTER_CASES", Path(__file__).parents[3] / "shared" / "data"))
-MICRO = CASES / "expected" / "collections-micro.json"
-
 RUN, TAGGED, CHAINED = CollectionType.RUN, CollectionType.TAGGED, CollectionType.CHAINED
-
-
-def answers() -> list[Any]:
-    found = json.loads(MICRO.read_text())["answers"] if MICRO.exists() else []
-    return [pytest.param(a, id=f"{a['dataset_type']} in {a['collections']}") for a in found]
 
 
 def register(registry: Registry, *collections: Collection) -> None:
@@ -37,65 +23,16 @@ def names(collections: Sequence[Collection]) -> list[str]:
     return [c.name for c in collections]
 
 
-def dataset_id(registry: Registry, dataset_type: str, run: str, data_id: dict[str, Any]) -> UUID:
-    keep = {d: [v] for d, v in data_id.items()}
-    found = registry.datasets(dataset_type, [run], keep=keep)
-    return UUID(bytes=registry.files(found["dataset"])["id"][0])
-
-
-def set_up(registry: Registry) -> None:
-    for step in json.loads(MICRO.read_text())["setup"]:
-        type = {"chain": CHAINED, "run": RUN, "tag": TAGGED}[step["op"]]
-        register(registry, Collection(step["name"], type, children=tuple(step.get("children", ()))))
-        if step["op"] == "tag":
-            ids = [dataset_id(registry, *dataset) for dataset in step["datasets"]]
-            with registry.transaction() as transaction:
-                transaction.associate(step["name"], ids)
-
-
-def found_in(registry: Registry, answer: dict[str, Any], find_first: bool) -> list[tuple[Any, ...]]:
-    searched = [answer["collections"]]
-    rows = registry.datasets(answer["dataset_type"], searched, find_first=find_first)
-    flat = names(registry.flatten(searched))
-    if "physical_filter" not in rows.columns:
-        rows = rows.with_columns(physical_filter=pl.lit(None, pl.String))
-    columns = rows.select("detector", "physical_filter", "rank").rows()
-    return [(detector, filter_, flat[rank]) for detector, filter_, rank in columns]
-
-
-@pytest.mark.parametrize("answer", answers())
-def test_a_search_path_finds_first_what_rubins_registry_finds(
-    answer: dict[str, Any], imported: Callable[[str], Registry]
-) -> None:
-    registry = imported("micro")
-    set_up(registry)
-    expected = {
-        (row[0], row[1] if len(row) == 3 else None, row[-1])
-        for row in answer["find_first"]
-        if row[-1] != "NONE"
-    }
-    assert set(found_in(registry, answer, find_first=True)) == expected
-
-
-@pytest.mark.parametrize("answer", answers())
-def test_a_search_path_finds_all_that_rubins_registry_finds(
-    answer: dict[str, Any], imported: Callable[[str], Registry]
-) -> None:
-    registry = imported("micro")
-    set_up(registry)
-    found = found_in(registry, answer, find_first=False)
-    assert sorted(found, key=str) == sorted(map(tuple, answer["all_matches"]), key=str)
-
-
-def test_nested_chains_are_searched_depth_first_and_keep_the_first_appearance(
-    imported: Callable[[str], Registry],
-) -> None:
-    registry = imported("micro")
-    set_up(registry)
-    assert names(registry.flatten(["outer"])) == ["picked", "empty_run", "imported_g", "imported_r"]
-    assert names(registry.flatten(["outer2"])) == ["empty_run", "imported_r", "imported_g", "picked"]
-    assert names(registry.flatten(["twice"])) == ["imported_g", "picked", "imported_r"]
-    assert registry.collection("twice").children == ("imported_g", "picked", "imported_g", "imported_r")
+def test_nested_chains_are_searched_depth_first_and_keep_the_first_appearance(registry: Registry) -> None:
+    register(registry, Collection("g", RUN), Collection("r", RUN), Collection("picked", TAGGED))
+    register(registry, Collection("g-then-r", CHAINED, children=("g", "r")))
+    register(registry, Collection("outer", CHAINED, children=("picked", "g-then-r")))
+    register(registry, Collection("outer2", CHAINED, children=("r", "outer")))
+    register(registry, Collection("twice", CHAINED, children=("g", "picked", "g", "r")))
+    assert names(registry.flatten(["outer"])) == ["picked", "g", "r"]
+    assert names(registry.flatten(["outer2"])) == ["r", "picked", "g"]
+    assert names(registry.flatten(["twice"])) == ["g", "picked", "r"]
+    assert registry.collection("twice").children == ("g", "picked", "g", "r")
 
 
 def test_a_chain_can_be_redefined_at_once(registry: Registry) -> None:

@@ -1,16 +1,10 @@
-"""Sky regions: the vectorised overlap against sphgeom one by one, and against answers computed elsewhere."""
+"""Sky regions: the vectorised overlap against sphgeom one by one."""
 
-import csv
 import math
-from collections import defaultdict
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loadmaster_registry.errors import QueryError, RegistryError
@@ -167,67 +161,3 @@ def test_bytes_that_hold_no_region_are_refused(broken: bytes) -> None:
 def test_an_unknown_pixelization_is_refused_with_the_known_ones() -> None:
     with pytest.raises(QueryError, match="htm0 … htm24"):
         envelope_pixels([], "htm25")
-
-
-# --- answers computed elsewhere
-
-
-class _Export(yaml.CSafeLoader):
-    """Reads an export's YAML with its own tags taken as plain values."""
-
-
-def _plain(loader: yaml.CSafeLoader, _tag: str, node: yaml.Node) -> Any:
-    if isinstance(node, yaml.MappingNode):
-        return loader.construct_mapping(node, deep=True)
-    return node.value
-
-
-_Export.add_multi_constructor("!", _plain)
-_Export.add_multi_constructor("!<", _plain)
-_Export.add_multi_constructor("lsst", _plain)
-
-
-def records_of(cases: Path, *files: str) -> dict[str, list[dict[str, Any]]]:
-    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for file in files:
-        for block in yaml.load((cases / "registry" / file).read_text(), _Export)["data"]:
-            if block["type"] == "dimension":
-                found[block["element"]] += block["records"]
-    return found
-
-
-def encoded(records: list[dict[str, Any]]) -> list[bytes]:
-    return [bytes.fromhex(record["region"]["encoded"]) for record in records]
-
-
-def answer(cases: Path, name: str) -> set[tuple[int, ...]]:
-    with open(cases / "expected" / "spatial" / name) as stream:
-        return {tuple(int(value) for value in row) for row in list(csv.reader(stream))[1:]}
-
-
-def overlaps(
-    a: list[dict[str, Any]], keys_a: list[str], b: list[dict[str, Any]], keys_b: list[str]
-) -> Iterator[tuple[int, ...]]:
-    for i, j in zip(*overlapping_pairs(encoded(a), encoded(b)), strict=True):
-        yield (*(a[i][key] for key in keys_a), *(b[j][key] for key in keys_b))
-
-
-def test_the_toy_sky_overlaps_as_computed_elsewhere(cases: Path) -> None:
-    r = records_of(cases, "micro/base.yaml", "micro/spatial.yaml")
-    detectors = set(overlaps(r["visit_detector_region"], ["visit", "detector"], r["patch"], ["tract", "id"]))
-    visits = set(overlaps(r["visit"], ["id"], r["tract"], ["id"]))
-    assert detectors == answer(cases, "micro-spatial.visit_detector-patch.csv")
-    assert visits == answer(cases, "micro-spatial.visit-tract.csv")
-
-
-def test_real_detectors_overlap_real_patches_as_computed_elsewhere(cases: Path) -> None:
-    r = records_of(cases, "rc2-visits/hsc-rc2-subset.yaml")
-    found = set(overlaps(r["visit_detector_region"], ["visit", "detector"], r["patch"], ["tract", "id"]))
-    assert found == answer(cases, "rc2-visits.visit_detector-patch.csv")
-
-
-def test_real_patches_touch_the_pixels_computed_elsewhere(cases: Path) -> None:
-    patches = records_of(cases, "rc2-small/rc2_subset-export.yaml")["patch"]
-    row, pixel = envelope_pixels(encoded(patches), "htm7")
-    found = {(patches[i]["tract"], patches[i]["id"], int(p)) for i, p in zip(row, pixel, strict=True)}
-    assert found == answer(cases, "rc2-small.patch-htm7.csv")

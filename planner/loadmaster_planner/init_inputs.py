@@ -1,0 +1,48 @@
+"""Init inputs: datasets without dimensions that a task wants once a run, before any of its quanta."""
+
+from collections.abc import Collection, Sequence
+
+from loadmaster_pipelines.pipeline import Pipeline
+from loadmaster_registry.errors import NotFound, PlanError
+from loadmaster_registry.snapshot import Snapshot
+
+from .request import Request
+
+
+def refuse_missing_init_inputs(
+    registry: Snapshot, pipeline: Pipeline, running: Collection[str], request: Request
+) -> None:
+    """Raise if a task of the plan wants an init dataset that nothing holds and no task of the plan makes.
+
+    Parameters
+    ----------
+    running : collection of str
+        The tasks that have quanta. What a task without makes must exist where done work is looked for: either all
+        of its quanta are done, or none can run.
+    """
+    makers = {c.dataset_type: task.label for task in pipeline.tasks.values() for c in task.init_outputs}
+    wanted: dict[str, list[str]] = {}
+    for label in running:
+        for c in pipeline.tasks[label].init_inputs:
+            if makers.get(c.dataset_type) not in running:
+                wanted.setdefault(c.dataset_type, []).append(label)
+    for name, labels in wanted.items():
+        collections = request.skip_existing_in if name in makers else request.inputs
+        if not _exists(registry, name, collections):
+            maker = f"task {makers[name]}, which makes it, has no quanta" if name in makers else ""
+            raise PlanError(
+                what=f"the init input {name!r} does not exist",
+                where=f"task {', '.join(labels)}",
+                why="; ".join(
+                    filter(None, (maker, f"nothing in {', '.join(collections) or 'no collection'} holds it"))
+                ),
+                todo="add the collection that holds it to the inputs, or let the task that makes it run too",
+            )
+
+
+def _exists(registry: Snapshot, dataset_type: str, collections: Sequence[str]) -> bool:
+    try:
+        return bool(registry.datasets(dataset_type, collections).height)
+    except NotFound:
+        registry.flatten(collections)  # a collection that does not exist is an error of its own
+        return False
