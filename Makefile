@@ -14,6 +14,7 @@ demo: $(INSTALLED)
 
 test: lint
 	tests/services/astromatic-up
+	PYTHON=$(PYTHON) tests/services/peer-up
 	$(BIN)/pytest -n 2 --dist loadscope
 
 lint: $(INSTALLED)

@@ -20,11 +20,14 @@ STORAGE = "StructuredDataDict"
 INPUTS = ("raw", "calib")
 
 
-def filled(folder: Path, quanta: int) -> Registry:
-    """Return a new registry in `folder` that holds the survey of some size."""
-    registry = Registry.create(f"sqlite:///{folder}/registry.sqlite3", load_universe())
-    fill(registry, synthetic.survey_of(quanta))
-    return registry
+def new_registry(folder: Path) -> Registry:
+    """Create an empty registry in `folder`."""
+    return Registry.create(f"sqlite:///{folder}/registry.sqlite3", load_universe())
+
+
+def registry_in(folder: Path) -> Registry:
+    """Open the registry that `new_registry` made."""
+    return Registry.open(f"sqlite:///{folder}/registry.sqlite3")
 
 
 def pipeline_in(folder: Path, registry: Registry) -> Pipeline:

@@ -10,7 +10,6 @@ registry open already, until the plan file is on disk; the CPU's seconds stand b
 import argparse
 import hashlib
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -28,6 +27,7 @@ from loadmaster_planner.plan import Plan
 from loadmaster_planner.planner import make_plan
 from loadmaster_planner.request import Request
 from loadmaster_registry.store import Registry
+from opening import peak_mib
 from rich.console import Console
 from rich.table import Table
 from stages import watched
@@ -58,6 +58,9 @@ class Measured:
 def main() -> None:
     """Measure each size in a process of its own, so that peak memory is its own too."""
     options = arguments().parse_args()
+    if options.fill:
+        ours.fill(ours.new_registry(Path(options.fill)), synthetic.survey_of(options.quanta))
+        return
     if options.one:
         print(json.dumps(measure(Path(options.one), options.quanta, options.detail)))
         return
@@ -81,6 +84,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--detail", type=int, default=100_000, help="the size that is looked at more closely")
     parser.add_argument("--peer", metavar="PYTHON", help="interpreter of an environment with lsst-pipe-base")
     parser.add_argument("--one", metavar="FOLDER", help=argparse.SUPPRESS)
+    parser.add_argument("--fill", metavar="FOLDER", help=argparse.SUPPRESS)
     return parser
 
 
@@ -102,11 +106,15 @@ def run(command: list[str], *more: str) -> dict[str, Any]:
 
 
 def measure(folder: Path, quanta: int, detail: int) -> dict[str, Any]:
-    """Fill a registry, plan, write the plan, and open it in a process of its own; look closer at one size."""
-    registry = ours.filled(folder, quanta)
+    """Plan, write the plan, and open it in a process of its own; look closer at one size.
+
+    The registry is filled by another process, so that this one's peak of memory is planning's.
+    """
+    subprocess.run([sys.executable, __file__, "--quanta", str(quanta), "--fill", str(folder)], check=True)
+    registry = ours.registry_in(folder)
     pipeline = ours.pipeline_in(folder, registry)
     plan, seconds, cpu_s = clocked(lambda: planned(registry, pipeline, REQUEST, folder / "plan"))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # filling the registry included
+    peak = peak_mib()
     edges = sum(c.edges for task in plan.header.tasks for c in task.connections)
     n_quanta = sum(task.quanta for task in plan.header.tasks)
     digests = {label: digest(plan, label) for label in synthetic.TASKS} if quanta == detail else {}
@@ -127,7 +135,7 @@ def planned(registry: Registry, pipeline: Pipeline, request: Request, path: Path
 
 def opened(path: Path) -> dict[str, Any]:
     """Open a plan in a fresh process."""
-    script = str(Path(__file__).with_name("open.py"))
+    script = str(Path(__file__).with_name("opening.py"))
     done, process_s, _ = clocked(
         lambda: subprocess.run(
             [sys.executable, script, str(path)], stdout=subprocess.PIPE, text=True, check=True

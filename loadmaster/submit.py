@@ -10,6 +10,7 @@ from typing import Any
 from loadmaster_executors.prepare import check_runnable
 from loadmaster_executors.run import JOURNAL_NAME, PLAN_NAME, RunFolder
 from loadmaster_pipelines.pipeline import Pipeline
+from loadmaster_planner.all_done import planned_record
 from loadmaster_planner.plan import Plan
 from loadmaster_planner.request import Request
 from loadmaster_registry.errors import PlanError
@@ -126,6 +127,9 @@ def _register(transaction: Transaction, plan: Plan, rebase: bool) -> None:
         transaction.register_dataset_type(dataset_type)
     if not transaction.collections(plan.output_run):
         transaction.register_collection(Collection(plan.output_run, CollectionType.RUN))
+    if basis := plan.header.basis:
+        planned = planned_record(plan.header)
+        transaction.record_plan(plan.output_run, basis["asked"], basis["state"], planned)
     if reused := _reused(plan):
         transaction.register_collection(Collection(reused, CollectionType.TAGGED))
         transaction.associate(reused, plan.reused_ids())

@@ -165,7 +165,13 @@ def _plan_survey(guide: Guide, shared: Path, folder: Path) -> Plan | None:
     )
     with Repo.init(folder) as repo:
         repo.import_file(registry / "rc2_subset-export.yaml", registry / "visits.yaml")
-        plan = repo.plan(pipeline, inputs="HSC/RC2/defaults", output="u/demo/patch", where=_PATCH, allow_partial_gather=True)
+        plan = repo.plan(
+            pipeline,
+            inputs="HSC/RC2/defaults",
+            output="u/demo/patch",
+            where=_PATCH,
+            allow_partial_gather=True,
+        )
     guide.show(plan.table())
     return plan
 

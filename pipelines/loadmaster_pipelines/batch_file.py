@@ -19,7 +19,7 @@ _CLUSTER = (
     "tasks", "dimensions", "equal_dimensions", "partition_dimensions", "partition_max_jobs",
     "partition_max_size", "template", "find_method", "target_s", "resources",
 )  # fmt: skip
-_RESOURCES = ("cpus", "memory_mib", "walltime_s", "disk_mib", "priority", "run_time_s")
+_RESOURCES = ("cpus", "memory_mib", "walltime_s", "disk_mib", "priority", "run_time_s", "output_mib")
 
 # What a submit file calls these things, and what one unit of its number is in ours.
 _SUBMIT_RESOURCES: Mapping[str, tuple[str, int]] = {
@@ -49,7 +49,7 @@ _SUBMIT_TOP = (
     "updateQgraphPreCmdOpts", "finalPreCmdOpts", "cloud", "fileDistributionEndPoint", "makeIdLink",
     "idLinkPath", "saveDot", "saveGenericWorkflow", "saveClusteredQgraph", "validateClusteredQgraph",
     "overwriteJobFiles", "wmsServiceClass", "wmsConfig", "provisionResources", "provisioning", "finalJob",
-    "ordering", "customJob", "parsl", "bpsGenerateConfig", "bps_defined", "pipetaskInit",
+    "customJob", "parsl", "bpsGenerateConfig", "bps_defined", "pipetaskInit",
 )  # fmt: skip
 _DIMENSIONWISE = "dimension_clustering"
 _SINGLY = "single_quantum_clustering"
@@ -130,6 +130,13 @@ def _cluster(name: Any, clusters: Block) -> Cluster:
 def _submitted(block: Block, above: tuple[str, ...]) -> Clustering:
     """Read a submit file with what it includes."""
     whole = _included(block, above)
+    if "ordering" in whole:
+        refuse(
+            whole.at("ordering"),
+            "`ordering` is not known here",
+            "jobs wait only for those whose datasets they read",
+            "plan the groups one after the other with --where, or give what should go first a higher `priority`",
+        )
     check_keys(whole, (*_SUBMIT_TOP, *_SUBMIT_JOB, *_SUBMIT_RESOURCES), "a submit file")
     clusters, tasks, sites = (_block(whole, key) for key in ("cluster", "pipetask", "site"))
     return Clustering(

@@ -30,7 +30,7 @@ _TASK_FLAGS = (
     "custom_adjust_quantum",
     "custom_adjust_all_quanta",
 )  # the real task prunes further, in its own code
-_RESOURCES = ("cpus", "memory_mib", "walltime_s", "disk_mib", "priority", "run_time_s")
+_RESOURCES = ("cpus", "memory_mib", "walltime_s", "disk_mib", "priority", "run_time_s", "output_mib")
 _LOWEST = {"priority": -1000}  # every other resource is at least 1
 _IMPORT = (
     "location", "include", "exclude", "rename", "labeledSubsetModifyMode", "importContracts", "importSteps",

@@ -48,7 +48,7 @@ class OutputHandle:
     id: UUID
     path: Path
     storage_class: str
-    memory: list[int] | None = None  # open files of the job that are in memory only: `put` adds one, if there is a list
+    memory: list[int] | None = None  # open files that are in memory only; `put` adds its own to a list
 
     def put(self, obj: Any) -> None:
         """Write `obj` as the storage class says.

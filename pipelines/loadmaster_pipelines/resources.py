@@ -14,6 +14,7 @@ class Resources:
     disk_mib: int | None = None
     priority: int = 0  # of what is ready, the highest goes first
     run_time_s: int | None = None  # how long it usually takes: an expectation, not a limit
+    output_mib: int | None = None  # how much it usually makes in all
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class ResourceRequest:
     disk_mib: int | None = None
     priority: int | None = None
     run_time_s: int | None = None
+    output_mib: int | None = None
 
     def over(self, other: "ResourceRequest") -> "ResourceRequest":
         """Return this, and where it says nothing, `other`."""
@@ -53,8 +55,8 @@ NOTHING_ASKED = ResourceRequest()
 def together(members: Sequence[tuple[Resources, int]]) -> Resources:
     """Return what one job needs that runs these quanta one after another: pairs of one's resources, and how many.
 
-    Processors, memory and priority are the most that any asks for; times and disk add up, and are unknown where
-    they are for one of them.
+    Processors, memory and priority are the most that any asks for; times, disk and outputs add up, and are unknown
+    where they are for one of them.
     """
     return Resources(
         cpus=max(r.cpus for r, _ in members),
@@ -63,6 +65,7 @@ def together(members: Sequence[tuple[Resources, int]]) -> Resources:
         disk_mib=_sum([(r.disk_mib, n) for r, n in members]),
         priority=max(r.priority for r, _ in members),
         run_time_s=_sum([(r.run_time_s, n) for r, n in members]),
+        output_mib=_sum([(r.output_mib, n) for r, n in members]),
     )
 
 

@@ -142,6 +142,7 @@ def _new_memory(path: Path, memory: list[int]) -> Iterator[IO[bytes]]:
     try:
         with open(number, "wb", closefd=False) as stream:
             yield stream
+        os.fchmod(number, 0o444)
         fcntl.fcntl(number, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
         # By process, and not `self`: so that programs which a task starts can read it too.
         path.symlink_to(f"/proc/{os.getpid()}/fd/{number}")

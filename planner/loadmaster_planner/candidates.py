@@ -326,6 +326,6 @@ class Projections:
         both, count = self.table((*quantum, *(d for d in datasets.dimensions if d not in quantum)))
         if not both.width:
             return Edges(np.zeros(count, np.uint32), np.zeros(count, np.uint32))
-        same = both.width == quanta.width
+        same = both.width == quanta.width and not self._generated
         q = np.arange(n_quanta) if same else positions(both, quanta, self.axes)
         return Edges(q.astype(np.uint32), positions(both, datasets.codes, self.axes).astype(np.uint32))

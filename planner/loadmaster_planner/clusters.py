@@ -302,8 +302,8 @@ def _groups(cluster: Cluster, keys: pl.DataFrame, axes: Axes, quanta: Sequence[Q
         _named(cluster, {**row, "node_label": row.pop("\x00task")})
         for row in whole.decode(distinct, distinct.columns).iter_rows(named=True)
     ]
-    _, place = np.unique(names, return_inverse=True)
-    return place.astype(np.int64)[number]
+    place = {name: i for i, name in enumerate(sorted(set(names)))}
+    return np.array([place[name] for name in names], dtype=np.int64)[number]
 
 
 def _named(cluster: Cluster, values: Mapping[str, int | str]) -> str:

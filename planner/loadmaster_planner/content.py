@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 from loadmaster_pipelines.pipeline import Pipeline, TaskNode
-from loadmaster_registry.provenance import QUANTUM_DIGESTS
+from loadmaster_registry.provenance import NO_INPUTS, QUANTUM_DIGESTS, input_keys
 from loadmaster_registry.snapshot import Snapshot
 from numpy.typing import NDArray
 
@@ -79,22 +79,18 @@ def _standing_for(
 ) -> pl.DataFrame:
     """Return the outputs of earlier quanta that stand for planned ones, as `earlier_outputs` does."""
     where = request.skip_existing_in
+    ours = (task.code_digest, task.config_digest, task.environment_digest)
+    digests = dict(zip(QUANTUM_DIGESTS, ours, strict=True))
     outputs = pl.concat(
         [
-            earlier_outputs(registry, task, part, where, find_first=False),
-            earlier_idle(registry, task, part, where),
+            earlier_outputs(registry, task, part, where, digests),
+            earlier_idle(registry, task, part, where, digests),
         ]
-    )
-    ours = dict(
-        zip(QUANTUM_DIGESTS, (task.code_digest, task.config_digest, task.environment_digest), strict=True)
-    )
-    outputs = outputs.filter(
-        pl.col("status").is_in(WELL_ENDED), *(pl.col(name) == digest for name, digest in ours.items())
-    )
+    ).filter(pl.col("status").is_in(WELL_ENDED))
     outputs = _complete(task, part, outputs)
     if not outputs.height:
         return outputs
-    pairs = outputs.group_by("row", "quantum").agg(pl.col("rank").min())
+    pairs = outputs.group_by("row", "quantum").agg(pl.col("rank").min(), pl.col("inputs_key").first())
     inputs = _inputs(registry, task, part, request, so_far, pairs["row"].unique())
     same = _with_same_inputs(registry, pairs, inputs, by_content=request.skip_existing == "content")
     first = same.sort("row", "rank", "quantum").unique("row", keep="first")
@@ -162,15 +158,27 @@ def _with_same_inputs(
     registry: Snapshot, pairs: pl.DataFrame, inputs: pl.DataFrame, *, by_content: bool
 ) -> pl.DataFrame:
     """Keep the pairs of a planned and an earlier quantum that read the same."""
-    read = registry.inputs_of(pairs["quantum"].unique())
-    same = _agreeing(pairs, inputs, read)
-    if not by_content or same.height == pairs.height:
+    with_key = pairs.join(_keys(registry, pairs, inputs), on="row", how="left")
+    is_same = pl.col("inputs_key") == pl.col("own_key")
+    same = with_key.filter(is_same).drop("own_key")
+    others = with_key.filter(~is_same.fill_null(False)).drop("own_key")
+    if not by_content or not others.height:
         return same
-    others = pairs.join(same, on=["row", "quantum"], how="anti")
     inputs = inputs.join(others, on="row", how="semi")
-    read = read.join(others, on="quantum", how="semi")
+    read = registry.inputs_of(others["quantum"].unique())
     contents = content_classes(registry, [inputs, read])
     return pl.concat([same, _agreeing(others, _by_class(inputs, contents), _by_class(read, contents))])
+
+
+def _keys(registry: Snapshot, pairs: pl.DataFrame, inputs: pl.DataFrame) -> pl.DataFrame:
+    """Return the key of the inputs of each planned quantum, as those that ran have it; null where some are to come."""
+    ids = registry.files(inputs["dataset"].drop_nulls().unique()).select("dataset", "id")
+    named = inputs.join(ids, on="dataset", how="left").select("row", "connection", "id")
+    unknown = named.filter(pl.col("id").is_null()).select("row").unique()
+    whole = named.join(unknown, on="row", how="anti").unique()
+    keys = input_keys(whole, "row").rename({"inputs_key": "own_key"})
+    rows = pairs.select("row").unique().join(unknown, on="row", how="anti")
+    return rows.join(keys, on="row", how="left").with_columns(pl.col("own_key").fill_null(NO_INPUTS))
 
 
 def _agreeing(pairs: pl.DataFrame, inputs: pl.DataFrame, read: pl.DataFrame) -> pl.DataFrame:

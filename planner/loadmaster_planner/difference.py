@@ -230,7 +230,7 @@ class _SharedDatasets:
 def _identities(plan: Plan, facts: TypeFacts) -> pl.DataFrame:
     """Return what tells the datasets of a type apart: required data ID, and halves of the id (0 if to be made)."""
     table = plan.rows(f"datasets/{facts.name}", 0, facts.count)
-    exists = table["url"].is_not_null() if facts.existing else pl.repeat(False, table.height, eager=True)
+    exists = table["run"].is_not_null() if facts.existing else pl.repeat(False, table.height, eager=True)
     ids = plan.axes.decode(table, facts.dimensions) if facts.dimensions else pl.DataFrame()
     halves = [pl.Series(h, np.where(exists.to_numpy(), table[h].to_numpy(), 0)) for h in ("id_hi", "id_lo")]
     return pl.DataFrame([*ids.get_columns(), *halves])

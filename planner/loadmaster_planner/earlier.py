@@ -1,6 +1,6 @@
 """Earlier quanta: what the registry records of those that made the outputs which a plan would make."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import polars as pl
@@ -43,9 +43,9 @@ def rows_held(
 
 
 def earlier_outputs(
-    registry: Snapshot, task: TaskNode, part: Part, collections: Sequence[str], *, find_first: bool
+    registry: Snapshot, task: TaskNode, part: Part, collections: Sequence[str], digests: Mapping[str, str]
 ) -> pl.DataFrame:
-    """Find the quanta of `task` that made in `collections` what the quanta of `part` would make.
+    """Find the quanta of `task`, with these digests, that made in `collections` what those of `part` would make.
 
     A quantum counts for one with the same data ID only. Cost: linear in the datasets that the collections hold of
     the task's output types.
@@ -54,12 +54,16 @@ def earlier_outputs(
     -------
     outputs : DataFrame
         A row an output: ``row`` (of the planned quantum), ``connection``, ``place`` (row in the table of datasets),
-        ``dataset``, ``rank``, and what `Snapshot.makers` says of the earlier quantum.
+        ``dataset``, ``rank``, and of the earlier quantum ``quantum``, ``status``, ``inputs_key``.
     """
     quanta = part.quanta[task.label]
-    found = []
+    is_fine = any(
+        set(quanta.dimensions) <= set(part.datasets[c.dataset_type].dimensions) for c in task.outputs
+    )
+    columns = ["inputs_key"] if is_fine else ["inputs_key", "data_id"]
+    found = [pl.DataFrame(schema=_OUTPUT)]
     for c in task.outputs if quanta.count else ():
-        datasets = held(registry, c.dataset_type, collections, find_first=find_first)
+        datasets = held(registry, c.dataset_type, collections, find_first=False)
         if datasets is None or not datasets.height:
             continue
         coded = part.axes.encode(datasets)
@@ -67,37 +71,33 @@ def earlier_outputs(
         there = coded.select("dataset", "rank").with_columns(pl.Series("place", place)).filter(place >= 0)
         edges = quanta.outputs[c.name]
         rows = pl.DataFrame({"row": edges.quantum, "place": edges.dataset.astype(np.int64)})
-        made = there.join(rows, on="place").join(registry.makers(there["dataset"], task.label), on="dataset")
-        found.append(made.with_columns(connection=pl.lit(c.name)))
-    if not found:
-        return pl.DataFrame(schema=_NOTHING)
-    whole = pl.concat(found).select(list(_NOTHING))
-    if any(set(quanta.dimensions) <= set(part.datasets[c.dataset_type].dimensions) for c in task.outputs):
-        return whole
-    ids = quantum_rows(registry.universe, quanta, part.axes, whole["data_id"])
-    return whole.filter(pl.Series(ids) == whole["row"])
+        makers = registry.makers(there["dataset"], task.label, digests, columns)
+        made = there.join(rows, on="place").join(makers, on="dataset")
+        if not is_fine:  # the outputs do not tell the data ID
+            ids = quantum_rows(registry.universe, quanta, part.axes, made["data_id"])
+            made = made.filter(pl.Series(ids) == made["row"])
+        found.append(made.with_columns(connection=pl.lit(c.name)).select(list(_OUTPUT)))
+    return pl.concat(found)
 
 
-_NOTHING = {
+_OUTPUT = {
     "row": pl.UInt32,
     "connection": pl.String,
     "place": pl.Int64,
     "dataset": pl.Int64,
     "rank": pl.Int32,
     "quantum": pl.Binary,
-    "run": pl.String,
     "status": pl.String,
-    "data_id": pl.String,
-    "code_digest": pl.String,
-    "config_digest": pl.String,
-    "environment_digest": pl.String,
+    "inputs_key": pl.Binary,
 }
 
 
-def earlier_idle(registry: Snapshot, task: TaskNode, part: Part, collections: Sequence[str]) -> pl.DataFrame:
+def earlier_idle(
+    registry: Snapshot, task: TaskNode, part: Part, collections: Sequence[str], digests: Mapping[str, str]
+) -> pl.DataFrame:
     """Find the quanta of `task` in the runs among `collections` that had no work; columns as `earlier_outputs`."""
     quanta = part.quanta[task.label]
-    idle = registry.idle_quanta(task.label, collections)
+    idle = registry.idle_quanta(task.label, collections, digests, ["inputs_key"])
     place = quantum_rows(registry.universe, quanta, part.axes, idle["data_id"])
     ranks = {c.name: rank for rank, c in enumerate(registry.flatten(collections))}
     found = idle.with_columns(
@@ -107,7 +107,7 @@ def earlier_idle(registry: Snapshot, task: TaskNode, part: Part, collections: Se
         pl.lit(-1, pl.Int64).alias("dataset"),
         pl.col("run").replace_strict(ranks, return_dtype=pl.Int32).alias("rank"),
     ).filter(place >= 0)
-    return found.with_columns(pl.col("row").cast(pl.UInt32)).select(list(_NOTHING))
+    return found.with_columns(pl.col("row").cast(pl.UInt32)).select(list(_OUTPUT))
 
 
 def quantum_rows(universe: Universe, quanta: Quanta, axes: Axes, data_ids: pl.Series) -> NDArray[np.int64]:

@@ -167,7 +167,7 @@ def estimate(plan: Plan, history: History | None = None, slots: int = 1) -> Esti
         scratch_bytes=scratch[1],
         tasks=tasks,
         types=tuple(
-            TypeEstimate(d.facts.name, n_made, d.spread, "history" if d.spread else "unknown")
+            TypeEstimate(d.facts.name, n_made, d.spread, d.source)
             for d in data.values()
             if (n_made := d.facts.count - d.facts.existing)
         ),
@@ -200,7 +200,7 @@ def refuse_over_limits(found: Estimate, limits: Limits) -> None:
             where=f"plan of {found.output_run}: {found.n_jobs} jobs",
             why="\n    ".join(broken),
             todo="plan less (--where, --target, fewer tasks), or raise the limit; where something is unknown, "
-            "declare `resources: run_time_s` of the task, or run a small part first: it is learnt from",
+            "declare `run_time_s` and `output_mib` in the task's `resources`, or run a small part to learn from",
         )
 
 
@@ -268,25 +268,40 @@ class _Data:
     facts: TypeFacts
     exists: NDArray[np.bool_]
     size_bytes: NDArray[np.float64]
-    spread: Spread | None
+    spread: Spread | None  # of those to be made
+    source: Source
 
 
 def _data(plan: Plan, sizes: pl.DataFrame) -> dict[str, _Data]:
     """Return the datasets by type; those that are handed on in memory are no files."""
     known = _spreads(sizes, "dataset_type", "size_bytes")
+    declared = _declared_sizes(plan, set(known))
     found = {}
     for facts in plan.header.types:
         if facts.name in plan.header.jobs.elided:
             continue
-        spread = known.get(facts.name)
+        spread = known.get(facts.name, declared.get(facts.name))
+        source: Source = "history" if facts.name in known else "declared" if spread else "unknown"
         exists = np.zeros(facts.count, dtype=bool)
         size = np.full(facts.count, spread.mean if spread else np.nan)
         if facts.existing:
             rows = plan.rows(f"datasets/{facts.name}", 0, facts.count)
-            exists = rows["url"].is_not_null().to_numpy()
+            exists = rows["run"].is_not_null().to_numpy()
             recorded = rows["size_bytes"].cast(pl.Float64).fill_null(np.nan).to_numpy()
             size = np.where(exists, recorded, size)
-        found[facts.name] = _Data(facts, exists, size, spread)
+        found[facts.name] = _Data(facts, exists, size, spread, source)
+    return found
+
+
+def _declared_sizes(plan: Plan, known: set[str]) -> dict[str, Spread]:
+    """Return the sizes of what tasks make that declare how much: shared alike by what no history tells of."""
+    found: dict[str, Spread] = {}
+    for task in plan.header.tasks:
+        output_mib = plan.pipeline.tasks[task.label].resources.output_mib
+        made = [c for c in task.connections if c.is_output and c.edges and c.dataset_type not in known]
+        if output_mib is not None and made:
+            each = output_mib * 2**20 * task.quanta / sum(c.edges for c in made)
+            found |= {c.dataset_type: _declared(each) for c in made}
     return found
 
 
@@ -429,5 +444,8 @@ def _walls(
         mean_s += count * spread.mean
         p95_s += count * spread.p95
     unknown = int(is_open.sum())
-    values = (graph.simulate(mean_s, slots), graph.simulate(p95_s, slots), graph.critical_path(mean_s))
-    return tuple(Figure(value, unknown, plan.n_jobs) for value in values)  # type: ignore[return-value]
+    wall_s = graph.simulate(mean_s, slots)
+    slow_s = wall_s if np.array_equal(mean_s, p95_s) else graph.simulate(p95_s, slots)
+    known = (wall_s, slow_s, graph.critical_path(mean_s))
+    wall, slow, longest = (Figure(value, unknown, plan.n_jobs) for value in known)
+    return wall, slow, longest

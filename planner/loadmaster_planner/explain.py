@@ -144,7 +144,7 @@ def explain_query(
         existing = [_existing(now, name, collections) for name in datasets]
         restrictions = (
             *of_predicates("where", predicates),
-            *overlap_of(now, group, predicates),
+            *overlap_of(now, group, predicates, [c for r in existing for c in r.constraints]),
             *existing,
         )
         told, _ = count_steps(now, group, restrictions, [group.required])

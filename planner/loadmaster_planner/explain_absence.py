@@ -134,7 +134,8 @@ def _not_admitted(
     if problem is None:
         problem = upstream_problem(registry, component, wanted.task.label, keep)
     ids = _frame(registry, wanted).select(d for d in wanted.data_id if d in problem.group)
-    only = [Constraint("the quantum", ids, narrows=True)] if ids.width else []
+    # Dimension by dimension: data IDs of both families of regions would say themselves what overlaps.
+    only = [Constraint(f"the quantum's {d}", ids.select(d), narrows=True) for d in ids.columns]
     held: list[Restriction] = []
     before: Constrained | None = None
     for restriction, after in joins_by_step(registry, problem.group, problem.restrictions, only):

@@ -136,12 +136,9 @@ def _problem(
     restrictions = [
         *of_predicates("where", own),
         *of_predicates("target", target),
-        *(
-            Restriction("table", t.name.replace("data IDs of", "the table", 1), constraints=(t,))
-            for t in tables
-        ),
+        *_tables(registry, group, tables),
         *_flags(selection.exclusions),
-        *overlap_of(registry, group, [*own, *target], tables),
+        *overlap_of(registry, group, [*own, *target], listed),
         *existing,
     ]
     if request.skip_existing is not None or request.repair:
@@ -160,6 +157,15 @@ def of_predicates(kind: Kind, predicates: Iterable[Predicate]) -> Iterator[Restr
             yield Restriction("overlap", f"the overlap on the sky by {text}", (predicate,))
         else:
             yield Restriction(kind, text if kind == "where" else f"{text} of the target", (predicate,))
+
+
+def _tables(registry: Snapshot, group: DimensionGroup, tables: Sequence[Constraint]) -> Iterator[Restriction]:
+    for table in tables:
+        name = table.name.replace("data IDs of", "the table", 1)
+        whole = registry.universe.group({*group.names, *table.frame.columns})
+        if any(overlap_of(registry, whole, ())) and not any(overlap_of(registry, whole, (), [table])):
+            name += " and the overlap on the sky that it stands for"
+        yield Restriction("table", name, constraints=(table,))
 
 
 def _flags(exclusions: Sequence[Exclusion]) -> Iterator[Restriction]:
@@ -181,12 +187,15 @@ def overlap_of(
     predicates: Sequence[Predicate],
     constraints: Sequence[Constraint] = (),
 ) -> Iterator[Restriction]:
-    """Return the overlap on the sky as a restriction, where there is one that no predicate names."""
+    """Return the overlap on the sky as a restriction, where no predicate or list of data IDs stands for it.
+
+    What stands for it is left out together with it.
+    """
     universe = registry.universe
     named = {d for p in predicates for d in p.dimensions} | {d for c in constraints for d in c.frame.columns}
     whole = universe.group({*group.names, *named})
     if not any(p.joined for p in predicates):
-        for a, b in overlaps(universe, whole, ()):
+        for a, b in overlaps(universe, whole, (), constraints=constraints):
             yield Restriction("overlap", f"the overlap on the sky of {a} and {b} regions")
 
 

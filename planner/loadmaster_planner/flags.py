@@ -14,12 +14,23 @@ def flagged(registry: Snapshot, group: DimensionGroup) -> tuple[Exclusion, ...]:
     A flag on a visit counts for its exposures where no visits take part, and the other way round: whatever the
     element, it reaches the dimensions of `group` through the join that links the two (``visit_definition``).
     """
-    found = []
-    held = registry.flagged()
-    for element, keys in held.items():
-        for frame in _in_terms_of(registry, group, keys):
-            found.append(Exclusion(f"no flag on {element}", frame))
-    return tuple(found)
+    return tuple(
+        Exclusion(f"no flag on {element}", frame)
+        for element, keys in registry.flagged().items()
+        for frame in _in_terms_of(registry, group, keys)
+    )
+
+
+def flag_note(registry: Snapshot, group: DimensionGroup) -> list[str]:
+    """Say in words what is left out of a plan over `group` because of flags."""
+    told = [
+        f"{keys.height} {element}"
+        for element, keys in registry.flagged().items()
+        if keys.height and any(True for _ in _in_terms_of(registry, group, keys))
+    ]
+    if not told:
+        return []
+    return [f"flagged, and left out: {', '.join(told)}; see them: loadmaster query-flags"]
 
 
 def _in_terms_of(registry: Snapshot, group: DimensionGroup, keys: pl.DataFrame) -> Iterator[pl.DataFrame]:

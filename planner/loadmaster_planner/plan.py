@@ -180,9 +180,13 @@ class PlanHeader:
     why_empty: str
     axes: Mapping[str, int]  # how many values each dimension has
     jobs: JobFacts
+    notes: tuple[str, ...] = ()  # what a person should know
     partial: tuple[PartialGather, ...] = ()  # gathers that a restriction trims, which was accepted
     request: Mapping[str, Any] = field(default_factory=dict)  # all that was asked, for planning again
     clustering: Mapping[str, Any] = field(default_factory=dict)  # what was said of jobs and resources
+    basis: Mapping[str, str] = field(
+        default_factory=dict
+    )  # digests of what was asked, and of what it rests on
     reused: Mapping[str, int] = field(default_factory=dict)  # type → earlier datasets that stand for outputs
 
     def to_json(self) -> dict[str, Any]:
@@ -357,7 +361,7 @@ class Plan:
         -------
         jobs : DataFrame
             ``job``, ``cluster``, ``step``, ``quanta`` (how many), ``cpus``, ``memory_mib``, ``walltime_s``,
-            ``disk_mib``, ``priority`` and ``run_time_s``, as `resources` has them.
+            ``disk_mib``, ``priority``, ``run_time_s`` and ``output_mib``, as `resources` has them.
         """
         each = self._task_resources(site)
         pieces = [self._cluster_table(place, each) for place in range(len(self.header.jobs.clusters))]
@@ -419,7 +423,7 @@ class Plan:
         table = self._tables.rows(f"datasets/{dataset_type}", 0, facts.count)
         ids = self._axes.decode(table, facts.dimensions + facts.implied)
         if facts.existing:
-            found = table["url"].is_not_null().alias("exists"), table["run"].fill_null(self.output_run)
+            found = table["run"].is_not_null().alias("exists"), table["run"].fill_null(self.output_run)
             columns = [*found, *(table[c] for c in ("url", "size_bytes", "checksum"))]
         else:
             columns = [
@@ -569,7 +573,7 @@ class Plan:
     def _dataset(self, facts: TypeFacts, row: int) -> PlannedDataset:
         record = self._tables.rows(f"datasets/{facts.name}", row, row + 1).row(0, named=True)
         data_id = self._data_id(record, facts.dimensions + facts.implied)
-        exists = record.get("url") is not None
+        exists = record.get("run") is not None
         required = {d: data_id[d] for d in facts.dimensions}
         return PlannedDataset(
             id=_uuid(record),
@@ -580,7 +584,7 @@ class Plan:
             path=""
             if exists
             else dataset_path(self.output_run, facts.name, required, extension_of(facts.storage_class)),
-            url=record["url"] if exists else "",
+            url=_or(record.get("url"), ""),
             size_bytes=_or(record.get("size_bytes"), -1),
             checksum=_or(record.get("checksum"), ""),
             exists=exists,

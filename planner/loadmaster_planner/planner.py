@@ -1,9 +1,10 @@
 """Plan: from a pipeline, a registry and a request to a finished plan. Reads the registry, writes nothing."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import chain
 
 import numpy as np
 import polars as pl
@@ -14,13 +15,16 @@ from loadmaster_registry.snapshot import Snapshot
 from loadmaster_registry.store import Registry
 from numpy.typing import NDArray
 
+from .all_done import basis_of, parts_if_all_done
 from .build import build_part
-from .candidates import connected_parts
+from .candidates import connected_parts, group_of
 from .content import reused_rows
+from .flags import flag_note
 from .freeze import QuantumGraph, freeze_graph
 from .graph import Datasets, Part, Quanta
 from .init_inputs import refuse_missing_init_inputs
 from .jobs import planned_jobs
+from .overrides import unmatched
 from .plain import clustering_to_json
 from .plan import ConnectionFacts, Plan, PlanHeader, TaskFacts, TaskSummary, TypeFacts, starts, tables_digest
 from .prerequisites import Prerequisites, find_prerequisites
@@ -51,13 +55,16 @@ def make_plan(
     with registry.snapshot() as now:
         check_target(now.universe, pipeline, request)
         check_repair(request)
-        parts = [build_part(now, part, request) for part in connected_parts(pipeline)]
+        parts = parts_if_all_done(now, pipeline, request)
+        if parts is None:
+            parts = [build_part(now, part, request) for part in connected_parts(pipeline)]
         _refuse_partial_gathers(parts, request)
         found = _prerequisites(now, pipeline, request, parts)
         graph = freeze_graph(now, parts, found)
         running = [label for label, quanta in graph.quanta.items() if quanta.count]
         refuse_missing_init_inputs(now, pipeline, running, request)
-        return _finished(now, pipeline, request, parts, graph, clustering or Clustering())
+        notes = _notes(now, pipeline, request, found.values())
+        return _finished(now, pipeline, request, parts, graph, clustering or Clustering(), notes)
 
 
 def _prerequisites(
@@ -72,6 +79,15 @@ def _prerequisites(
             registry, pipeline.tasks[label], part, request.inputs, request.overrides
         ).items()
     }
+
+
+def _notes(
+    registry: Snapshot, pipeline: Pipeline, request: Request, found: Iterable[Prerequisites]
+) -> tuple[str, ...]:
+    """Return what a person should know: what flags left out, and overrides that match nothing."""
+    group = group_of(registry.universe, pipeline)
+    flags = [] if request.include_flagged else flag_note(registry, group)
+    return (*flags, *unmatched(request.overrides, chain.from_iterable(p.overridden for p in found)))
 
 
 def _refuse_partial_gathers(parts: list[Part], request: Request) -> None:
@@ -96,9 +112,10 @@ def _finished(
     parts: list[Part],
     graph: QuantumGraph,
     clustering: Clustering,
+    notes: tuple[str, ...],
 ) -> Plan:
     """Add ids, locations, jobs and the digest."""
-    asked = clustering_to_json(clustering, pipeline)
+    asked, basis = clustering_to_json(clustering, pipeline), basis_of(registry, pipeline, request)
     job_facts, job_frames, pipeline = planned_jobs(graph, pipeline, clustering)
     order = [label for label in pipeline.tasks if label in graph.quanta]
     frames = {f"axes/{d}": pl.DataFrame({"value": axis}) for d, axis in sorted(graph.axes.values.items())}
@@ -138,6 +155,8 @@ def _finished(
         partial=tuple(p for part in parts for p in part.partial),
         request=request.to_json(),
         clustering=asked,
+        notes=notes,
+        basis=basis,
         reused={name: frame.height for name, frame in reused.items()},
     )
     return Plan(header, MemoryTables(frames))

@@ -128,7 +128,7 @@ def _described(plan: Plan, facts: TypeFacts, raw: pl.DataFrame) -> pl.DataFrame:
         else pl.Series(name, [None], dtype).new_from_index(0, raw.height)
         for name, dtype in _STORED.items()
     }
-    exists = stored["url"].is_not_null().rename("exists")
+    exists = stored["run"].is_not_null().rename("exists")
     return pl.DataFrame(
         [
             uuid_text(raw),

@@ -1,11 +1,14 @@
 """Which quantum made which dataset from what: SQL for lineage in both directions, of one dataset or of many."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
+import numpy as np
 import polars as pl
 import sqlalchemy as sa
+from numpy.typing import NDArray
 
 from .frames import read
 from .schema import Schema
@@ -44,23 +47,102 @@ def quanta(connection: sa.Connection, schema: Schema, run: int) -> pl.DataFrame:
     return read(connection, sa.select(schema.quantum).where(schema.quantum.c.run == run))
 
 
-def makers(connection: sa.Connection, schema: Schema, dataset: pl.Series, task: str) -> pl.DataFrame:
+def makers(
+    connection: sa.Connection,
+    schema: Schema,
+    dataset: pl.Series,
+    task: str,
+    digests: Mapping[str, str],
+    columns: Sequence[str],
+) -> pl.DataFrame:
     """Return what made some datasets; see `Snapshot.makers`."""
     d, q = schema.dataset, schema.quantum
-    query = sa.select(d.c.id.label("dataset"), *_quantum_columns(schema)).join_from(
-        d, q, q.c.id == d.c.quantum
-    )
-    return _last_attempts(
-        _read_of(connection, query.where(q.c.task == task), d.c.id, dataset, "dataset"), "dataset"
-    )
+    query = sa.select(d.c.id.label("dataset"), d.c.quantum, d.c.run).where(d.c.quantum.is_not(None))
+    made = _read_of(connection, query, d.c.id, dataset, "dataset")
+    runs = made["run"].unique()
+    found = _quanta_of_runs(connection, schema, runs, columns, q.c.task == task, *_with(schema, digests))
+    return made.drop("run").join(found, on="quantum", how="inner", maintain_order="left")
 
 
-def idle_quanta(connection: sa.Connection, schema: Schema, task: str, runs: Sequence[int]) -> pl.DataFrame:
+def idle_quanta(
+    connection: sa.Connection,
+    schema: Schema,
+    task: str,
+    runs: Sequence[int],
+    digests: Mapping[str, str],
+    columns: Sequence[str],
+) -> pl.DataFrame:
     """Return the quanta of a task that had no work; see `Snapshot.idle_quanta`."""
     q = schema.quantum
-    query = sa.select(*_quantum_columns(schema)).where(q.c.task == task, q.c.status == "no_work")
-    found = _read_of(connection, query, q.c.run, pl.Series(runs, dtype=pl.Int64), "run")
-    return _last_attempts(found, "quantum")
+    asked = (q.c.task == task, q.c.status == "no_work", *_with(schema, digests))
+    return _quanta_of_runs(connection, schema, pl.Series(runs, dtype=pl.Int64), columns, *asked)
+
+
+def input_keys(inputs: pl.DataFrame, owner: str) -> pl.DataFrame:
+    """Digest the inputs of each owner: equal where the same datasets are read by the same connections.
+
+    Each input is mixed to 128 bits (the finaliser of splitmix64 [1]_), and those of one owner are added: so their
+    order does not matter, and all owners are done at once.
+
+    Parameters
+    ----------
+    inputs : DataFrame
+        ``owner``, ``connection``, ``id`` (Binary, 16 bytes); distinct rows.
+
+    Returns
+    -------
+    keys : DataFrame
+        ``owner``, ``inputs_key`` (Binary, 16 bytes); owners without inputs have no row (their key is `NO_INPUTS`).
+
+    References
+    ----------
+    .. [1] G. L. Steele, D. Lea and C. H. Flood, OOPSLA (2014) 453, doi:10.1145/2660193.2660195
+    """
+    rows = inputs.sort(owner)
+    halves = np.frombuffer(b"".join(rows["id"].to_list()), dtype=">u8").reshape(-1, 2).astype(np.uint64)
+    names = rows["connection"].unique()
+    salts = {name: np.frombuffer(sha256(name.encode()).digest()[:16], dtype=">u8") for name in names}
+    lanes = []
+    for i in (0, 1):
+        salt = rows["connection"].replace_strict(
+            names, pl.Series([int(salts[n][i]) for n in names], dtype=pl.UInt64), return_dtype=pl.UInt64
+        )
+        lanes.append(_mixed(halves[:, i] ^ _mixed(halves[:, 1 - i] ^ salt.to_numpy())))
+    owners = (
+        rows[owner].rle().struct.unnest() if rows.height else pl.DataFrame({"len": [], "value": rows[owner]})
+    )
+    begins = np.cumsum(owners["len"].to_numpy(), dtype=np.int64) - owners["len"].to_numpy()
+    sums = [np.add.reduceat(lane, begins) if begins.size else lane for lane in lanes]
+    octets = np.stack(sums, axis=1).astype(">u8").tobytes()
+    keys = [octets[i : i + 16] for i in range(0, len(octets), 16)]
+    return pl.DataFrame([owners["value"].rename(owner), pl.Series("inputs_key", keys, dtype=pl.Binary)])
+
+
+NO_INPUTS = bytes(16)
+
+
+def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def _with(schema: Schema, digests: Mapping[str, str]) -> list[sa.ColumnElement[bool]]:
+    return [schema.quantum.c[name] == digest for name, digest in digests.items()]
+
+
+def _quanta_of_runs(
+    connection: sa.Connection,
+    schema: Schema,
+    runs: pl.Series,
+    columns: Sequence[str],
+    *asked: sa.ColumnElement[bool],
+) -> pl.DataFrame:
+    q = schema.quantum
+    query = sa.select(q.c.id.label("quantum"), q.c.attempt, *(q.c[name] for name in columns)).where(*asked)
+    query = query if "run" in columns else query.add_columns(q.c.run)
+    found = _last_attempts(_read_of(connection, query, q.c.run, runs, "run"), "quantum")
+    return found if "run" in columns else found.drop("run")
 
 
 def inputs(connection: sa.Connection, schema: Schema, quantum: pl.Series) -> pl.DataFrame:

@@ -4,8 +4,9 @@ This is the one place that knows how dimensions join; queries and the planner bo
 `constrain` returns.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import polars as pl
 
@@ -104,17 +105,13 @@ def constrain(
     relations += [axes.relation(c.name, c.frame) for c in (*constraints, *pixels)]
     relations += [_constant(p) for p in spanning if not p.columns]
     reduced = reduce_join(relations, axes)
-    for exclusion in exclusions:
+    later: list[Callable[[Reduced], Relation]] = [partial(_left, e) for e in exclusions]
+    pairs = overlaps(universe, whole, predicates, overlap, constraints)
+    later += [partial(_overlap, registry, keep, pair) for pair in pairs]
+    later += [partial(_spanning, registry, p) for p in spanning if p.columns and not p.joined]
+    for relation_among in later:  # what is still possible
         if not reduced.is_empty:
-            relations.append(_left(exclusion, reduced))
-            reduced = reduce_join([*reduced.relations, relations[-1]], axes)
-    for pair in overlaps(universe, whole, predicates, overlap, constraints):
-        if not reduced.is_empty:
-            relations.append(_overlap(registry, keep, pair, reduced))
-            reduced = reduce_join([*reduced.relations, relations[-1]], axes)
-    for predicate in spanning:
-        if predicate.columns and not predicate.joined and not reduced.is_empty:
-            relations.append(_spanning(registry, predicate, reduced))
+            relations.append(relation_among(reduced))
             reduced = reduce_join([*reduced.relations, relations[-1]], axes)
     funnel = tuple((r.name, r.admits) for r in relations)
     return Constrained(whole, reduced, funnel, contradiction(predicates))

@@ -1,10 +1,11 @@
 """The tables of a registry, made from its universe.
 
 Fixed tables: `meta`, `collection`, `chain`, `dimension_group`, `dataset_type`, `dataset`, `file`, `quantum`,
-`quantum_input`, `planned_run`, `change`, `metadata_version`, `metadata_column`. One `record_ELEMENT` for each stored element of the
-universe. Three for each group of dimensions that some dataset type has, numbered by `dimension_group.id`:
-`data_id_N` (membership in RUNs), `tag_N` and `calib_N`. One `metadata_N` for each versioned column, numbered by
-`metadata_column.id`. Data IDs are typed columns everywhere, named like their dimension.
+`quantum_input`, `planned_run`, `change`, `metadata_version`, `metadata_column`. One `record_ELEMENT` for each
+stored element of the universe. Three for each group of dimensions that some dataset type has, numbered by
+`dimension_group.id`: `data_id_N` (membership in RUNs), `tag_N` and `calib_N`. One `metadata_N` for each
+versioned column, numbered by `metadata_column.id`. Data IDs are typed columns everywhere, named like their
+dimension.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -172,6 +173,7 @@ class Schema:
             sa.Column("code_digest", _TEXT),
             sa.Column("config_digest", _TEXT),
             sa.Column("environment_digest", _TEXT),
+            sa.Column("inputs_key", _BLOB),  # equal for the very same inputs; see `provenance.input_keys`
             sa.Index("quantum_of_run", "run", "task", "status"),
         )  # fmt: skip
         # An input is named by its uuid and needs no row in `dataset`: what never left a job has none.

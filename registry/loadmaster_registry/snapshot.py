@@ -350,29 +350,53 @@ class Snapshot:
         """
         return provenance.lineage(self._connection, self._schema, id, upstream)
 
-    def makers(self, dataset: pl.Series, task: str) -> pl.DataFrame:
-        """Return what made some datasets, where a quantum of `task` did.
+    def makers(
+        self,
+        dataset: pl.Series,
+        task: str,
+        digests: Mapping[str, str] | None = None,
+        columns: Sequence[str] = (),
+    ) -> pl.DataFrame:
+        """Return what made some datasets, where a quantum of `task` did that has these `digests`.
+
+        Parameters
+        ----------
+        digests : mapping, optional
+            Of ``code_digest``, ``config_digest`` and ``environment_digest``, those that must have this value.
+        columns : sequence of str
+            Read these too; see `insert_quanta`.
 
         Returns
         -------
         makers : DataFrame
-            ``dataset``, ``quantum`` (Binary, uuid bytes), and of its last attempt ``run``, ``status``,
-            ``data_id`` (JSON text), ``code_digest``, ``config_digest``, ``environment_digest``.
+            ``dataset``, ``quantum`` (Binary, uuid bytes), and of its last attempt ``status`` and `columns`.
         """
-        found = provenance.makers(self._connection, self._schema, dataset, task)
-        return found.with_columns(pl.col("run").replace_strict(self._run_names(), return_dtype=pl.String))
+        wanted = ("status", *columns)
+        return provenance.makers(self._connection, self._schema, dataset, task, digests or {}, wanted)
 
-    def idle_quanta(self, task: str, collections: Sequence[str]) -> pl.DataFrame:
-        """Return the quanta of `task` that found nothing to do in the RUNs among `collections`, as `makers`.
+    def idle_quanta(
+        self,
+        task: str,
+        collections: Sequence[str],
+        digests: Mapping[str, str] | None = None,
+        columns: Sequence[str] = (),
+    ) -> pl.DataFrame:
+        """Return the quanta of `task` that found nothing to do in the RUNs among `collections`; see `makers`.
+
+        Returns
+        -------
+        quanta : DataFrame
+            ``quantum``, ``run`` (name), ``status``, ``data_id`` (JSON text) and `columns`.
 
         Raises
         ------
         NotFound
             If a collection does not exist.
         """
-        runs = [c.name for c in self.flatten(collections) if c.type is CollectionType.RUN]
         ids = self._collections().ids
-        found = provenance.idle_quanta(self._connection, self._schema, task, [ids[run] for run in runs])
+        runs = [ids[c.name] for c in self.flatten(collections) if c.type is CollectionType.RUN]
+        wanted = ("run", "status", "data_id", *columns)
+        found = provenance.idle_quanta(self._connection, self._schema, task, runs, digests or {}, wanted)
         return found.with_columns(pl.col("run").replace_strict(self._run_names(), return_dtype=pl.String))
 
     def state_of(self, collections: Sequence[str]) -> str:
@@ -382,7 +406,8 @@ class Snapshot:
         """
         ids = self._collections().ids
         searched = [(c.name, c.type.value, ids[c.name]) for c in self.flatten(collections)]
-        changes = dict(self._connection.execute(sa.select(self._schema.change)).tuples().all())
+        rows = self._connection.execute(sa.select(self._schema.change))
+        changes = {str(area): int(n) for area, n in rows}
         numbers = [changes.get(area, 0) for area in (RECORDS, *(members_of(id) for _, _, id in searched))]
         return sha256(json.dumps([searched, numbers]).encode()).hexdigest()
 
@@ -398,7 +423,7 @@ class Snapshot:
         query = sa.select(q.c.task, sa.func.count()).where(
             q.c.run == self._collections().ids[run], q.c.status.in_(("succeeded", "no_work"))
         )
-        return dict(self._connection.execute(query.group_by(q.c.task)).tuples().all())
+        return {str(task): int(n) for task, n in self._connection.execute(query.group_by(q.c.task))}
 
     def inputs_of(self, quantum: pl.Series) -> pl.DataFrame:
         """Return what some quanta (Binary, uuid bytes) read.

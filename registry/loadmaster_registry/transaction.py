@@ -19,7 +19,7 @@ from .comparison import check_same, check_unique, listed, unknown
 from .errors import Conflict, NotFound, RegistryError, did_you_mean
 from .frames import check_uuids, delete, fitted, insert, inserted, read_matching, update
 from .membership import Members
-from .provenance import QUANTUM_DIGESTS
+from .provenance import NO_INPUTS, QUANTUM_DIGESTS, input_keys
 from .records import Collection, CollectionType, DatasetType
 from .schema import FILE_COLUMNS, Schema, key_column, record_columns
 from .snapshot import RECORDS, Snapshot, StoredType, members_of
@@ -322,15 +322,23 @@ class Transaction(Snapshot):
         check_uuids(new, ("id",), "quanta")
         check_uuids(read_by, ("quantum", "dataset_id"), "inputs of quanta")
         _check_quanta(new, read_by)
+        keyed = _with_input_keys(new, read_by)
         quantum, quantum_input = self._schema.quantum, self._schema.quantum_input
-        if not inserted(self._connection, (quantum, new), (quantum_input, read_by)):
+        if not inserted(self._connection, (quantum, keyed), (quantum_input, read_by)):
             new = self._new_rows(quantum, new, ("id", "attempt"), "quanta")
-            read_by = self._new_rows(
-                quantum_input, read_by, ("quantum", "dataset_id", "connection"), "inputs"
-            )
-            insert(self._connection, quantum, new)
-            insert(self._connection, quantum_input, read_by)
+            more = self._new_rows(quantum_input, read_by, ("quantum", "dataset_id", "connection"), "inputs")
+            insert(self._connection, quantum, _with_input_keys(new, read_by))
+            insert(self._connection, quantum_input, more)
+            self._rekey(more.select(id="quantum").unique())
         return new.height
+
+    def _rekey(self, quanta: pl.DataFrame) -> None:
+        """Digest anew what some quanta read, which others may have recorded in part before."""
+        columns = ("quantum", "dataset_id", "connection")
+        read_by = read_matching(
+            self._connection, self._schema.quantum_input, columns, quanta.select(quantum="id")
+        )
+        update(self._connection, self._schema.quantum, _with_input_keys(quanta, read_by), ("id",))
 
     def record_plan(self, run: str, asked: str, state: str, planned: str) -> None:
         """Record what was planned for a run; a later plan for it takes its place.
@@ -561,6 +569,13 @@ class Transaction(Snapshot):
         for run in quanta.get_column("run").unique():
             catalog.of_type(run, CollectionType.RUN, "record quanta of")
         return quanta.with_columns(pl.col("run").replace_strict(catalog.ids, return_dtype=pl.Int64))
+
+
+def _with_input_keys(quanta: pl.DataFrame, inputs: pl.DataFrame) -> pl.DataFrame:
+    """Add to quanta the key of what they read, `inputs`."""
+    keys = input_keys(inputs.rename({"dataset_id": "id"}).unique(), "quantum").rename({"quantum": "id"})
+    found = quanta.join(keys, on="id", how="left", maintain_order="left")
+    return found.with_columns(pl.col("inputs_key").fill_null(NO_INPUTS))
 
 
 def _check_quanta(rows: pl.DataFrame, inputs: pl.DataFrame) -> None:

@@ -5,8 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import loadmaster_planner.planner as planner
 import polars as pl
 import pytest
+from loadmaster_pipelines.loader import load_pipeline
+from loadmaster_planner.all_done import parts_if_all_done
+from loadmaster_planner.request import Request, SkipExisting
 from loadmaster_registry.records import CollectionType
 from loadmaster_registry.transaction import Transaction
 
@@ -166,3 +170,58 @@ def test_comparing_two_plans_plans_nothing(command: Command, done: Repo, pipelin
     assert (told.returncode, "nothing is planned" in told.stderr) == (2, True)
     told = command("replan", "plan", "--against", "plan")
     assert "both plans run the same on the same" in told.stdout
+
+
+def seen_at_once(repo: Repo, pipeline: Path, policy: SkipExisting = "exists", **asked: Any) -> bool:
+    """Say whether it is known without looking at the data that all is done."""
+    loaded = load_pipeline(pipeline, universe=repo.registry.universe)
+    within = ("u/me/1", "Cam/raw")
+    request = Request(("Cam/raw",), "u/me/2", skip_existing=policy, skip_existing_in=within, **asked)
+    with repo.registry.snapshot() as now:
+        return parts_if_all_done(now, loaded, request) is not None
+
+
+@pytest.mark.parametrize("policy", ["exists", *POLICIES])
+def test_a_plan_of_what_is_all_done_is_the_same_with_and_without_looking_at_the_data(
+    done: Repo, pipeline: Path, policy: SkipExisting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert seen_at_once(done, pipeline, policy)
+
+    def plan() -> tuple[Any, ...]:
+        header = done.plan(pipeline, **ASKED, output_run="u/me/2", skip_existing=policy).planned.header
+        return header.digest, header.summary, header.reused, header.types, header.axes
+
+    at_once = plan()
+    monkeypatch.setattr(planner, "parts_if_all_done", lambda *_: None)
+    assert at_once == plan()
+
+
+def test_whatever_may_have_changed_the_plan_is_looked_at(done: Repo, pipeline: Path) -> None:
+    assert not seen_at_once(done, gather_otherwise(pipeline))
+    assert not seen_at_once(done, pipeline, where="exposure = 1")
+    assert not seen_at_once(done, pipeline, include_flagged=True)
+    assert seen_at_once(done, pipeline)
+    put_frame(done, 0, 1, "Cam/elsewhere")
+    assert seen_at_once(done, pipeline)
+    with done.registry.transaction() as t:
+        one = done.registry.records("detector").tail(1)
+        t.insert_records("detector", one.with_columns(detector=pl.lit(2), full_name=pl.lit("S2")))
+    assert not seen_at_once(done, pipeline)
+
+
+def test_new_data_and_flags_are_looked_at(done: Repo, pipeline: Path) -> None:
+    with done.registry.transaction() as t:
+        rows = pl.DataFrame(
+            {"instrument": ["Cam"], "exposure": [1], "flagged": [True], "flag_reason": ["wind"]}
+        )
+        t.set_metadata("exposure", rows, loaded="2026-01-01", source="a test")
+    assert not seen_at_once(done, pipeline)
+
+
+def test_a_run_that_is_not_over_is_looked_at(survey: Repo, pipeline: Path) -> None:
+    pipeline.with_name("broken").touch()
+    survey.run(pipeline, **ASKED, output_run="u/me/1").wait()
+    assert not seen_at_once(survey, pipeline)
+    pipeline.with_name("broken").unlink()
+    survey.run(pipeline, **ASKED, output_run="u/me/1").wait()
+    assert seen_at_once(survey, pipeline)

@@ -53,32 +53,51 @@ def asked(draw: st.DrawFn) -> Asked:
     return Asked(tuple(clauses), draw(st.booleans()))
 
 
-def components(pipeline: Pipeline) -> list[list[TaskNode]]:
-    return [[pipeline.tasks[label] for label in labels] for labels in pipeline.components()]
+@dataclass(frozen=True)
+class Tasks:
+    """Tasks that hold together."""
+
+    members: tuple[TaskNode, ...]
+    reads_raw: bool  # and some task cannot do without
+    is_restricted: bool  # to data IDs with a raw: no task of the pipeline can do without
+
+    @property
+    def labels(self) -> set[str]:
+        return {task.label for task in self.members}
 
 
-def pieces(tasks: list[TaskNode], asked: Asked) -> list[str]:
+def components(pipeline: Pipeline) -> list[Tasks]:
+    minima = minima_of_raws(pipeline.tasks.values())
+    found = []
+    for labels in pipeline.components():
+        members = tuple(pipeline.tasks[label] for label in labels)
+        own = minima_of_raws(members)
+        found.append(Tasks(members, any(own), bool(own) and all(minima)))
+    return found
+
+
+def minima_of_raws(tasks: Iterable[TaskNode]) -> list[int]:
+    return [c.minimum for t in tasks for c in t.inputs if c.dataset_type == RAW]
+
+
+def pieces(tasks: Tasks, asked: Asked) -> list[str]:
     """Return all that restricts some tasks, in the order in which it is told."""
     group = group_of(tasks, asked.clauses, asked.has_table)
     found = [*asked.clauses]
     found += [LISTED] if asked.has_table else []
     found += [OVERLAP] if {"visit", "tract"} <= group else []
-    return found + ([RAW] if any(minima_of_raws(tasks)) else [])
+    return found + ([RAW] if tasks.reads_raw else [])
 
 
-def minima_of_raws(tasks: list[TaskNode]) -> list[int]:
-    return [c.minimum for t in tasks for c in t.inputs if c.dataset_type == RAW]
-
-
-def group_of(tasks: list[TaskNode], clauses: Iterable[str], has_table: bool) -> set[str]:
-    names = {d for t in tasks for d in t.dimensions}
-    names |= {d for t in tasks for c in (*t.inputs, *t.outputs) for d in c.dimensions}
+def group_of(tasks: Tasks, clauses: Iterable[str], has_table: bool) -> set[str]:
+    names = {d for t in tasks.members for d in t.dimensions}
+    names |= {d for t in tasks.members for c in (*t.inputs, *t.outputs) for d in c.dimensions}
     names |= {d for clause in clauses for d in ABOUT[clause]} | ({"visit"} if has_table else set())
     names |= {"instrument", "skymap"} if clauses else set()
     return set(UNIVERSE.group(names))
 
 
-def rows_with(world: World, tasks: list[TaskNode], held: Collection[str], links: bool = True) -> list[Record]:
+def rows_with(world: World, tasks: Tasks, held: Collection[str], links: bool = True) -> list[Record]:
     """Return all combinations of records that agree and fulfil what is `held`."""
     clauses = [piece for piece in held if piece in CLAUSES]
     group = group_of(tasks, clauses, LISTED in held)
@@ -91,14 +110,14 @@ def rows_with(world: World, tasks: list[TaskNode], held: Collection[str], links:
         rows = [row for row in rows if CLAUSES[clause](row)]
     if LISTED in held:
         rows = [row for row in rows if row["visit"] in (11, 13)]
-    if RAW in held and all(minima_of_raws(tasks)):  # what one task can do without restricts no data ID
+    if RAW in held and tasks.is_restricted:
         rows = joined(rows, world.raws)
     if OVERLAP in held and {"visit", "tract"} <= group:
         rows = [row for row in rows if on_the_same_sky(world, row)]
     return rows
 
 
-def has_quanta_without(world: World, tasks: list[TaskNode], asked: Asked, removed: Collection[str]) -> bool:
+def has_quanta_without(world: World, tasks: Tasks, asked: Asked, removed: Collection[str]) -> bool:
     """Whether some quantum has enough inputs; raws are taken as if they were all there where that is removed."""
     rows = rows_with(world, tasks, [piece for piece in pieces(tasks, asked) if piece not in removed])
     frames = product(world.records["exposure"], world.records["detector"])
@@ -106,11 +125,11 @@ def has_quanta_without(world: World, tasks: list[TaskNode], asked: Asked, remove
     return any(quanta_of(tasks, rows, raws).values())
 
 
-def quanta_of(tasks: list[TaskNode], rows: list[Record], raws: list[Record]) -> dict[str, set[Any]]:
+def quanta_of(tasks: Tasks, rows: list[Record], raws: list[Record]) -> dict[str, set[Any]]:
     """Return for each task the data IDs with enough inputs."""
     there = {RAW: {key_of(r, ("exposure", "detector")) for r in raws}}
     found: dict[str, set[Any]] = {}
-    for task in tasks:
+    for task in tasks.members:
         found[task.label] = set()
         for data_id in {key_of(row, task.dimensions) for row in rows}:
             mine = [row for row in rows if key_of(row, task.dimensions) == data_id]

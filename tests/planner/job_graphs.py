@@ -7,9 +7,11 @@ from random import Random
 
 import numpy as np
 import polars as pl
+from loadmaster_pipelines.batch import Cluster, Clustering
 from loadmaster_pipelines.connections import Connection
 from loadmaster_pipelines.pipeline import Pipeline, TaskNode
 from loadmaster_pipelines.resources import Resources
+from loadmaster_planner.clusters import Jobs
 from loadmaster_planner.freeze import QuantumGraph
 from loadmaster_planner.graph import Datasets, Edges, Quanta
 from loadmaster_registry.joins import CODE, Axes
@@ -143,3 +145,45 @@ def _pairs(random: Random, rows: list[dict[str, int | str]], made: list[dict[str
             else random.random() < 0.1
         )
     ]
+
+
+def random_clustering(world: World, seed: int) -> Clustering:
+    """Return up to three clusters of tasks that stand next to each other, now and then of any."""
+    random = Random(seed)
+    labels = [t.label for t in world.tasks]
+    if random.random() < 0.2:
+        random.shuffle(labels)
+    clusters = []
+    while labels and len(clusters) < 3:
+        size = random.randint(1, 3)
+        mine, labels = labels[:size], labels[size:]
+        pool = list(AXES) if random.random() < 0.1 else _common(world, mine)
+        dimensions = tuple(random.sample(pool, min(len(pool), random.randint(0, 2))))
+        n_split = random.choice([0, 0, 1, 2])
+        split = tuple(random.sample(pool, min(len(pool), n_split)))
+        by_jobs = random.random() < 0.5
+        cluster = Cluster(
+            f"c{len(clusters)}",
+            tuple(sorted(mine)),
+            dimensions,
+            (("visit", "exposure"),) if random.random() < 0.95 else (),
+            split,
+            random.randint(4, 60) if split and by_jobs else None,
+            random.randint(1, 5) if split and not by_jobs else None,
+        )
+        clusters.append(cluster)
+    return Clustering(tuple(clusters))
+
+
+def _common(world: World, labels: list[str]) -> list[str]:
+    """Return the dimensions that tasks have in common; visit and exposure count as one."""
+    alike = {"visit": {"visit", "exposure"}, "exposure": {"visit", "exposure"}}
+    own = [set(t.dimensions) for t in world.tasks if t.label in labels]
+    return [d for d in AXES if all(alike.get(d, {d}) & dimensions for dimensions in own)]
+
+
+def numbers(jobs: Jobs, world: World) -> dict[Quantum, int]:
+    found = {}
+    for label, quanta in world.graph.quanta.items():
+        found |= {(label, row): job for row, job in enumerate(jobs.numbers(quanta).tolist())}
+    return found

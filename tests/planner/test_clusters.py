@@ -3,55 +3,19 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
-from random import Random
 
 import networkx as nx
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from job_graphs import AXES, Quantum, Task, World, random_world
+from job_graphs import AXES, Quantum, Task, World, numbers, random_clustering, random_world
 from loadmaster_pipelines.batch import Cluster, Clustering
 from loadmaster_pipelines.pipeline import Step, Subset
-from loadmaster_planner.clusters import Jobs, make_jobs
+from loadmaster_planner.clusters import make_jobs
 from loadmaster_registry.errors import PlanError
 
 SEEDS = st.integers(0, 2**32 - 1)
-
-
-def random_clustering(world: World, seed: int) -> Clustering:
-    """Return up to three clusters of tasks that stand next to each other, now and then of any."""
-    random = Random(seed)
-    labels = [t.label for t in world.tasks]
-    if random.random() < 0.2:
-        random.shuffle(labels)
-    clusters = []
-    while labels and len(clusters) < 3:
-        size = random.randint(1, 3)
-        mine, labels = labels[:size], labels[size:]
-        pool = list(AXES) if random.random() < 0.1 else _common(world, mine)
-        dimensions = tuple(random.sample(pool, min(len(pool), random.randint(0, 2))))
-        n_split = random.choice([0, 0, 1, 2])
-        split = tuple(random.sample(pool, min(len(pool), n_split)))
-        by_jobs = random.random() < 0.5
-        cluster = Cluster(
-            f"c{len(clusters)}",
-            tuple(sorted(mine)),
-            dimensions,
-            (("visit", "exposure"),) if random.random() < 0.95 else (),
-            split,
-            random.randint(4, 60) if split and by_jobs else None,
-            random.randint(1, 5) if split and not by_jobs else None,
-        )
-        clusters.append(cluster)
-    return Clustering(tuple(clusters))
-
-
-def _common(world: World, labels: list[str]) -> list[str]:
-    """Return the dimensions that tasks have in common; visit and exposure count as one."""
-    alike = {"visit": {"visit", "exposure"}, "exposure": {"visit", "exposure"}}
-    own = [set(t.dimensions) for t in world.tasks if t.label in labels]
-    return [d for d in AXES if all(alike.get(d, {d}) & dimensions for dimensions in own)]
 
 
 class Refused(Exception):  # noqa: N818 (as errors here are named)
@@ -110,13 +74,6 @@ def cannot_run(keys: Mapping[Quantum, object], world: World, clustering: Cluster
     ends = [(home.get(a, a), home.get(b, b)) for a, b in world.pipeline.task_graph().edges]
     kinds.add_edges_from((a, b) for a, b in ends if a != b)
     return not (nx.is_directed_acyclic_graph(jobs) and nx.is_directed_acyclic_graph(kinds))
-
-
-def numbers(jobs: Jobs, world: World) -> dict[Quantum, int]:
-    found = {}
-    for label, quanta in world.graph.quanta.items():
-        found |= {(label, row): job for row, job in enumerate(jobs.numbers(quanta).tolist())}
-    return found
 
 
 @settings(deadline=None)

@@ -46,7 +46,7 @@ def first_refusal(world: World, pipeline: Pipeline, asked: Asked, quantum: Quant
         keys = UNIVERSE[d].required
         if not any(all(record[k] == own[k] for k in keys) for record in world.records[d]):
             return "record"
-    (tasks,) = (tasks for tasks in components(pipeline) if task in tasks)
+    (tasks,) = (tasks for tasks in components(pipeline) if task.label in tasks.labels)
     steps = pieces(tasks, asked)
     for name, rows in (
         ("records", rows_with(world, tasks, [], links=False)),

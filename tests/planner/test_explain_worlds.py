@@ -83,7 +83,7 @@ def test_a_funnel_counts_what_nested_loops_leave_after_each_step(
         held = [told[:n] for n in range(len(told) + 1)]
         rows = [rows_with(world, tasks, [], links=False), *(rows_with(world, tasks, some) for some in held)]
         kept = quanta_of(tasks, rows[-1], world.raws)
-        for task in tasks:
+        for task in tasks.members:
             steps = [
                 s for s in funnels[task.label].steps if s.name not in ("`instrument='I'`", "`skymap='S'`")
             ]

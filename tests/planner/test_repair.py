@@ -1,12 +1,13 @@
 """Repairs: what is made anew without flagged observations, against a full rebuild without them."""
 
+import ast
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 from loadmaster_pipelines.pipeline import Pipeline
 from loadmaster_planner.plan import Plan
@@ -86,8 +87,6 @@ def test_a_repair_is_the_part_of_a_full_rebuild_that_is_contaminated(
 
 
 def _required(plan: Plan, dataset_type: str, data_id: str) -> dict[str, Any]:
-    import ast
-
     dimensions = next(t.dimensions for t in plan.header.types if t.name == dataset_type)
     whole = ast.literal_eval(data_id)
     return {d: whole[d] for d in dimensions}
@@ -95,8 +94,6 @@ def _required(plan: Plan, dataset_type: str, data_id: str) -> dict[str, Any]:
 
 @pytest.fixture
 def recorded(tmp_path: Path) -> Any:
-    from hypothesis import find
-
     quick = settings(database=None, max_examples=2000)
     world = find(worlds(), lambda w: len(w.raws) >= 3, settings=quick)
     pipeline = find(pipelines(), lambda p: len(p.tasks) == 2, settings=quick)

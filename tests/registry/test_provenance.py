@@ -112,6 +112,37 @@ def test_each_attempt_at_a_quantum_is_kept(registry: Registry) -> None:
     assert found == [("isr", 1, "failed", None), ("isr", 2, "succeeded", "node7")]
 
 
+def test_quanta_have_one_key_of_inputs_if_and_only_if_they_read_the_same_by_the_same_connections(
+    registry: Registry,
+) -> None:
+    record(registry, [("isr", ["raw"], ["image"])])
+
+    def keys(*read: tuple[str, str, str]) -> set[bytes]:
+        """Record quanta of which each reads some datasets by connections, and return their keys."""
+        frame = pl.DataFrame(
+            [(id_of(q), id_of(d), c) for q, d, c in read],
+            schema={"quantum": pl.Binary, "dataset_id": pl.Binary, "connection": pl.String},
+            orient="row",
+        )
+        labels = sorted({q for q, _, _ in read})
+        with registry.transaction() as transaction:
+            transaction.insert_quanta(quanta(labels), frame)
+        found = registry.quanta("run").filter(pl.col("id").is_in([id_of(label) for label in labels]))
+        return set(found["inputs_key"])
+
+    same = keys(("a", "x", "c"), ("a", "y", "c"), ("b", "y", "c"), ("b", "x", "c"))
+    assert len(same) == 1
+    assert keys(("d", "x", "c"), ("d", "y", "other")).isdisjoint(same)
+    (part,) = keys(("e", "x", "c"))
+    assert {part}.isdisjoint(same)
+    assert keys(("e", "x", "c"), ("e", "y", "c")) == same  # what was recorded in part, and then whole
+    with registry.transaction() as transaction:
+        again = pl.DataFrame({"quantum": [id_of("e")], "dataset_id": [id_of("x")], "connection": ["c"]})
+        transaction.insert_quanta(quanta(["e"], attempt=2), again)
+    of_attempts = registry.quanta("run").filter(pl.col("id") == id_of("e")).sort("attempt")["inputs_key"]
+    assert of_attempts.to_list() == [*same, part]
+
+
 def test_other_facts_about_the_same_attempt_are_a_conflict(registry: Registry) -> None:
     record(registry, DIAMOND)
     said = "there status='succeeded', given status='failed'"

@@ -1,6 +1,6 @@
 """What opening a plan costs: its summary and the manifest of one job, in a fresh process.
 
-    python benchmarks/open.py PLAN
+    python benchmarks/opening.py PLAN
 
 Prints one JSON line: seconds and peak memory, imports told apart.
 """
