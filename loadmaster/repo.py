@@ -13,7 +13,7 @@ import polars as pl
 from loadmaster_executors.run import PLAN_NAME, RunFolder
 from loadmaster_pipelines.loader import SHIPPED, load_pipeline
 from loadmaster_pipelines.pipeline import Pipeline
-from loadmaster_planner.explain import Explanation, explain
+from loadmaster_planner.explain import Explanation, explain, explain_query
 from loadmaster_planner.explain_absence import WhyNot, why_not
 from loadmaster_planner.plain import clustering_to_json
 from loadmaster_planner.planner import make_plan
@@ -344,6 +344,28 @@ class Repo:
             self.registry, dataset_type, names_of(collections), where=where, bind=bind, find_first=find_first
         )
         return found if limit is None else found.head(limit)
+
+    def explain_query(
+        self,
+        dimensions: Collections,
+        *,
+        where: str = "",
+        bind: Mapping[str, object] | None = None,
+        datasets: Collections = (),
+        collections: Collections = (),
+    ) -> Explanation:
+        """Say what takes data IDs away from `query_data_ids`, and, where none is left, what would help.
+
+        A query for datasets is one for the data IDs of their type, for which one exists.
+        """
+        return explain_query(
+            self.registry,
+            names_of(dimensions),
+            where=where,
+            bind=bind,
+            datasets=names_of(datasets),
+            collections=names_of(collections),
+        )
 
     def query_collections(self, glob: str = "*") -> pl.DataFrame:
         """List the collections whose name matches: ``name``, ``type``, ``children`` (of chains), ``doc``."""

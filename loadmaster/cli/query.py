@@ -8,7 +8,7 @@ import polars as pl
 from ..repo import Repo
 from ..tables import frame_rows, frame_table
 from .options import bind_option, collections_option, json_option, limit_option, repo_option, where_option
-from .output import show
+from .output import show, tell
 
 
 @click.command("query-data-ids")
@@ -45,6 +45,11 @@ def query_data_ids_command(
             order_by=order_by,
             limit=limit,
         )
+        if frame.is_empty():
+            why = opened.explain_query(
+                dimensions, where=where, bind=bind, datasets=datasets, collections=collections
+            )
+            tell("\n".join(why.lines()))
     _show(frame, as_json, "data IDs")
 
 
@@ -74,6 +79,12 @@ def query_datasets_command(
         frame = opened.query_datasets(
             dataset_type, collections, where=where, bind=bind, find_first=not every, limit=limit
         )
+        if frame.is_empty():
+            dimensions = opened.registry.dataset_type(dataset_type).dimensions.required
+            why = opened.explain_query(
+                dimensions, where=where, bind=bind, datasets=dataset_type, collections=collections
+            )
+            tell("\n".join(why.lines()))
     _show(frame, as_json, "datasets")
 
 

@@ -245,7 +245,8 @@ def overlaps(
             "datasets up as a prerequisite",
         )
     both = {d for member in members for d in universe[member].required}
-    if any(both <= set(universe.group(c.frame.columns).names) for c in constraints):
+    told = [set(universe.group(c.frame.columns).names) for c in constraints if not c.narrows]
+    if any(both <= names for names in told):
         return []
     return [(members[0], members[1])]
 
