@@ -129,6 +129,7 @@ def _notes(plan: planner.Plan) -> tuple[str, ...]:
     return (
         *((f"reused: {reused} datasets of earlier runs, shown as this run's own",) if reused else ()),
         *plan.header.notes,
+        *plan.header.jobs.notes,
         *(f"partial: {partial}" for partial in plan.header.partial),
         *(f"dropped: {dropped}" for dropped in plan.header.dropped),
         *((f"nothing to do: {plan.header.why_empty}",) if plan.header.why_empty else ()),

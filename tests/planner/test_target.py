@@ -168,6 +168,8 @@ def slow_partial_gathers(
         names |= {d for t in tasks for c in (*t.inputs, *t.outputs) for d in c.dimensions}
         rows = all_rows(world, names, condition, raws_constrain(tasks, pipeline))
         for task in tasks:
+            if NAMED[condition] <= set(UNIVERSE.group(task.dimensions)):
+                continue  # what restricts its own dimensions takes nothing from a quantum
             whole = rows_above(world, pipeline, task.label, "")
             for c in task.inputs:
                 if set(UNIVERSE.group(c.dimensions).required) <= set(UNIVERSE.group(task.dimensions)):
