@@ -1,6 +1,7 @@
 """A synthetic survey of any size, as plain arrays: what planning benchmarks run on, ours and the peer's alike.
 
-Tracts of 2° × 2° with 8 × 8 patches lie along the equator; each is covered by 40 visits in 5 bands, dithered.
+Tracts of 2° × 2° with 8 × 8 patches lie in rows around the sky, too far apart for a visit to reach two; each is
+covered by 40 visits in 5 bands, dithered.
 Needs numpy only, so that the peer's environment can import it.
 """
 
@@ -13,6 +14,7 @@ INSTRUMENT, SKYMAP = "SynCam", "syn"
 BANDS = ("g", "r", "i", "z", "y")
 DETECTORS = 50  # 10 × 5 in a field of 1.25° × 1.25°
 VISITS_PER_TRACT = 40
+TRACTS_PER_ROW = 170  # there is room for 180: the last is no neighbour of the first
 QUANTA_PER_VISIT = 2 * DETECTORS + 1 + 33  # isr and calibrate a detector, one summary, the warps
 DAY_NS = 86_400_000_000_000
 FIRST_NS = 1_700_000_000_000_000_000
@@ -42,8 +44,9 @@ def survey_of(quanta: int) -> Survey:
     random = np.random.default_rng(20261124)
     number = np.arange(n)
     tract = number // VISITS_PER_TRACT
-    ra = 2.0 * tract + random.uniform(0.3, 1.7, n)
-    dec = random.uniform(0.3, 1.7, n)
+    left, bottom = _corner(np.arange(n_tracts))
+    ra = left[tract] + random.uniform(0.3, 1.7, n)
+    dec = bottom[tract] + random.uniform(0.3, 1.7, n)
     day = number // 100
     return Survey(
         visit=1000 + 2 * number,
@@ -52,9 +55,15 @@ def survey_of(quanta: int) -> Survey:
         begin_ns=FIRST_NS + day * DAY_NS + (number % 100) * 40_000_000_000,
         visit_region=_boxes(ra - 0.625, ra + 0.625, dec - 0.625, dec + 0.625),
         detector_region=_grid(ra - 0.625, dec - 0.625, 1.25, 10, 5),
-        tract_region=_boxes(*(2.0 * np.arange(n_tracts) + d for d in (0.0, 2.0)), *np.array([[0.0], [2.0]])),
-        patch_region=_grid(2.0 * np.arange(n_tracts), np.zeros(n_tracts), 2.0, 8, 8),
+        tract_region=_boxes(left, left + 2.0, bottom, bottom + 2.0),
+        patch_region=_grid(left, bottom, 2.0, 8, 8),
     )
+
+
+def _corner(tract: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return where tracts begin, in degrees: rows at 0°, 4°, −4°, 8°…"""
+    row, column = np.divmod(tract, TRACTS_PER_ROW)
+    return 2.0 * column, 4.0 * np.where(row % 2, row // 2 + 1, -(row // 2))
 
 
 def _grid(ra: NDArray[np.float64], dec: NDArray[np.float64], size: float, nx: int, ny: int) -> Corners:

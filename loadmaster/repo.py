@@ -11,7 +11,7 @@ from uuid import UUID
 import loadmaster_planner.plan as planner
 import polars as pl
 from loadmaster_executors.run import PLAN_NAME, RunFolder
-from loadmaster_pipelines.loader import SHIPPED, load_pipeline
+from loadmaster_pipelines.loader import load_pipeline
 from loadmaster_pipelines.pipeline import Pipeline
 from loadmaster_planner.explain import Explanation, explain, explain_query
 from loadmaster_planner.explain_absence import WhyNot, why_not
@@ -38,6 +38,7 @@ from .metadata import check_flagged, flag_table, keys_of, metadata_rows
 from .objects import put_object, read_object, with_collection
 from .plan import Plan
 from .run import Run
+from .shipped import shipped
 from .submit import begin_run, request_digest, run_folders, unfinished_run
 
 SKYMAPS = "skymaps"  # the run that holds the sky maps as datasets, as in Rubin's repositories
@@ -147,7 +148,7 @@ class Repo:
         Conflict
             If a frame is there already with other bytes, or a record with other values.
         """
-        described = load_instrument(_shipped("instruments", instrument), self.registry.universe)
+        described = load_instrument(shipped("instruments", instrument), self.registry.universe)
         return ingest(self.registry, self.backbone, described, files, mode=mode, run=run, on_error=on_error)
 
     def register_skymap(self, description: str | Path) -> DatasetRef:
@@ -170,7 +171,7 @@ class Repo:
         Conflict
             If another sky map of this name is registered.
         """
-        sky_map = load_sky_map(_shipped("skymaps", description))
+        sky_map = load_sky_map(shipped("skymaps", description))
         with self.registry.transaction() as transaction:
             for element, rows in sky_map.records().items():
                 transaction.insert_records(element, rows)
@@ -669,25 +670,6 @@ class Repo:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _shipped(kind: str, name: str | Path) -> Path:
-    """Return the path of a YAML file: as given, or of the one that Loadmaster ships under this name."""
-    path, shipped = Path(name), SHIPPED / kind / f"{name}.yaml"
-    if path.exists() or not shipped.is_relative_to(SHIPPED):
-        return path
-    if shipped.is_file():
-        return shipped
-    raise NotFound(
-        what=f"there is no file {str(name)!r}",
-        where=str(path.absolute()),
-        why=f"nor is one of the shipped {kind} called so",
-        todo=f"correct the path; of the shipped ones: {did_you_mean(str(name), _stems(SHIPPED / kind))}",
-    )
-
-
-def _stems(folder: Path) -> list[str]:
-    return [path.stem for path in folder.glob("*.yaml")]
 
 
 def _site(name: str, jobs: int | None) -> Site:

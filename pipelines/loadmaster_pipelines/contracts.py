@@ -6,7 +6,7 @@ powers, indexing, conditional expressions, and the functions listed below. Nothi
 
 import ast
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from loadmaster_registry.errors import PipelineError, did_you_mean
@@ -97,10 +97,8 @@ def _value(node: ast.expr, configs: Mapping[str, Mapping[str, Any]]) -> Any:
             return _named(name, of(inner), ast.unparse(inner))
         case ast.Subscript(value=inner, slice=index):
             return of(inner)[of(index)]
-        case ast.BoolOp(op=ast.And(), values=values):
-            return all(of(v) for v in values)
-        case ast.BoolOp(values=values):
-            return any(of(v) for v in values)
+        case ast.BoolOp(op=op, values=values):
+            return _first_that_decides(values, isinstance(op, ast.Or), of)
         case ast.UnaryOp(op=op, operand=operand) if type(op) in _UNARY:
             return _UNARY[type(op)](of(operand))
         case ast.BinOp(left=left, op=binary, right=right) if type(binary) in _BINARY:
@@ -116,6 +114,15 @@ def _value(node: ast.expr, configs: Mapping[str, Mapping[str, Any]]) -> Any:
     raise _Unclear(
         f"{ast.unparse(node)!r} is no part of what contracts may say", "compare fields of configurations"
     )
+
+
+def _first_that_decides(values: Sequence[ast.expr], decides: bool, of: Callable[[ast.expr], Any]) -> Any:
+    """Return the value, not only the truth, of the first operand whose truth is `decides`; else of the last."""
+    for operand in values:
+        value = of(operand)
+        if bool(value) is decides:
+            return value
+    return value
 
 
 def _comparison(node: ast.Compare, of: Callable[[ast.expr], Any]) -> bool:

@@ -118,13 +118,7 @@ def _finished(
     asked, basis = clustering_to_json(clustering, pipeline), basis_of(registry, pipeline, request)
     job_facts, job_frames, pipeline = planned_jobs(graph, pipeline, clustering)
     order = [label for label in pipeline.tasks if label in graph.quanta]
-    frames = {f"axes/{d}": pl.DataFrame({"value": axis}) for d, axis in sorted(graph.axes.values.items())}
-    for label in order:
-        frames[f"quanta/{label}"] = _quanta_frame(graph.quanta[label])
-        for c, edges in (*graph.quanta[label].inputs.items(), *graph.quanta[label].outputs.items()):
-            frames[f"edges/{label}/{c}"] = pl.DataFrame({"dataset": edges.dataset})
-    for name in sorted(graph.datasets):
-        frames[f"datasets/{name}"] = _datasets_frame(registry, graph.datasets[name])
+    frames = _graph_frames(registry, graph, order)
     for name, frame in job_frames.items():
         frames[name] = frames[name].hstack(frame) if name in frames else frame
     reused = reused_rows(registry, parts, request.output_run)
@@ -160,6 +154,18 @@ def _finished(
         reused={name: frame.height for name, frame in reused.items()},
     )
     return Plan(header, MemoryTables(frames))
+
+
+def _graph_frames(registry: Snapshot, graph: QuantumGraph, order: list[str]) -> dict[str, pl.DataFrame]:
+    """Return the plan's tables of axes, quanta, edges and datasets by name."""
+    frames = {f"axes/{d}": pl.DataFrame({"value": axis}) for d, axis in sorted(graph.axes.values.items())}
+    for label in order:
+        frames[f"quanta/{label}"] = _quanta_frame(graph.quanta[label])
+        for c, edges in (*graph.quanta[label].inputs.items(), *graph.quanta[label].outputs.items()):
+            frames[f"edges/{label}/{c}"] = pl.DataFrame({"dataset": edges.dataset})
+    for name in sorted(graph.datasets):
+        frames[f"datasets/{name}"] = _datasets_frame(registry, graph.datasets[name])
+    return frames
 
 
 def _quanta_frame(quanta: Quanta) -> pl.DataFrame:

@@ -11,6 +11,7 @@ import pytest
 from loadmaster_pipelines.loader import load_pipeline
 from loadmaster_planner.all_done import parts_if_all_done
 from loadmaster_planner.request import Request, SkipExisting
+from loadmaster_planner.show import verify
 from loadmaster_registry.records import CollectionType
 from loadmaster_registry.transaction import Transaction
 
@@ -50,6 +51,8 @@ def test_what_is_reused_is_shown_as_the_runs_own_and_copied_nowhere(
     plan = done.plan(gather_otherwise(pipeline), **ASKED, output_run="u/me/2", skip_existing=policy)
     assert [(t.label, t.quanta, t.done) for t in plan.planned.summary] == [("copy", 0, 6), ("gather", 3, 0)]
     assert plan.planned.header.reused == {"frame": 6}
+    plan.write(pipeline.with_name("plan"))
+    verify(done.open_plan(pipeline.with_name("plan")).planned)  # what is reused is part of the file's content
     assert any("reused: 6 datasets" in note for note in plan.table().notes)
     assert plan.submit().wait().is_good
     assert done.registry.collection("u/me").children == ("u/me/2", "u/me/2/reused", "u/me/1", "Cam/raw")
