@@ -205,16 +205,11 @@ def _with_implied(registry: Snapshot, graph: QuantumGraph) -> QuantumGraph:
 
     def completed(table: Quanta | Datasets) -> tuple[pl.DataFrame, tuple[str, ...]]:
         group = registry.universe.group(table.dimensions)
-        codes, known = table.codes, set(table.dimensions)
-        for element in reversed([registry.universe[d] for d in registry.universe.ordered(group.names)]):
-            new = [d for d in element.implied if d not in known]
-            if new:
-                if element.name not in records:
-                    records[element.name] = _coded_records(registry, element.name, graph.axes)
-                codes = _looked_up(
-                    codes, table.count, records[element.name], element.required, new, graph.axes
-                )
-                known.update(new)
+        codes = table.codes
+        for element, new in registry.universe.implications(table.dimensions, group):
+            if element.name not in records:
+                records[element.name] = _coded_records(registry, element.name, graph.axes)
+            codes = _looked_up(codes, table.count, records[element.name], element.required, new, graph.axes)
         return codes, group.implied
 
     quanta = {k: replace(q, codes=c, implied=i) for k, q in graph.quanta.items() for c, i in (completed(q),)}

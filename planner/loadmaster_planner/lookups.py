@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from loadmaster_registry.errors import PlanError
 from loadmaster_registry.joins import Axes, reduce_join
-from loadmaster_registry.sky import envelope_pixels, overlapping_pairs
+from loadmaster_registry.sky import envelope_pixels, overlapping_pairs, pixel_regions
 from loadmaster_registry.snapshot import Snapshot
 from loadmaster_registry.universe import DimensionGroup, Universe
 from lsst.sphgeom import IntersectionRegion, Region
@@ -185,12 +185,10 @@ def needed_overlap(
 
 def with_implied(registry: Snapshot, ids: pl.DataFrame, group: DimensionGroup) -> pl.DataFrame:
     """Add to data IDs the dimensions that their records imply."""
-    for element in reversed([registry.universe[d] for d in registry.universe.ordered(group.names)]):
-        new = [d for d in element.implied if d not in ids.columns]
-        if new and set(element.required) <= set(ids.columns):
-            keys = list(element.required)
-            records = registry.records(element.name, columns=new)
-            ids = ids.join(records.select(*keys, *new), on=keys, how="left", maintain_order="left")
+    for element, new in registry.universe.implications(ids.columns, group):
+        keys = list(element.required)
+        records = registry.records(element.name, columns=new)
+        ids = ids.join(records.select(*keys, *new), on=keys, how="left", maintain_order="left")
     return ids
 
 
@@ -266,14 +264,20 @@ def own_pixels(codes: QuantumCodes, searches: Searches, pixels: str) -> tuple[In
 
 def region_keys(universe: Universe, group: DimensionGroup) -> tuple[str, ...]:
     """Return the dimensions that say which region a data ID has; none where it has no region."""
-    members = universe.finest(universe.spatial_families, group).values()
-    return universe.ordered({d for m in members for d in universe[m].required})
+    return universe.ordered({d for m in region_elements(universe, group) for d in universe[m].required})
+
+
+def region_elements(universe: Universe, group: DimensionGroup) -> tuple[str, ...]:
+    """Return the finest element of each family of regions; each system of sky pixels is a family of its own."""
+    pixels = sorted((d for d in group.required if universe[d].is_skypix), key=lambda d: (len(d), d))
+    deepest = {d.rstrip("0123456789"): d for d in pixels}
+    return (*universe.finest(universe.spatial_families, group).values(), *deepest.values())
 
 
 def pixels_of_data_ids(registry: Snapshot, ids: pl.DataFrame, pixels: str) -> tuple[Integers, Integers]:
     """Return row and pixel of all sky pixels that the region of a data ID touches.
 
-    The region of a data ID with two families of regions is where both overlap.
+    The region of a data ID with several families of regions is where all overlap.
 
     Raises
     ------
@@ -281,7 +285,7 @@ def pixels_of_data_ids(registry: Snapshot, ids: pl.DataFrame, pixels: str) -> tu
         If data IDs over these dimensions have no region.
     """
     universe = registry.universe
-    members = universe.finest(universe.spatial_families, universe.group(ids.columns)).values()
+    members = region_elements(universe, universe.group(ids.columns))
     if not members:
         raise PlanError(
             what=f"data IDs over {', '.join(ids.columns)} have no region",
@@ -289,16 +293,17 @@ def pixels_of_data_ids(registry: Snapshot, ids: pl.DataFrame, pixels: str) -> tu
             why="none of these dimensions has one",
             todo="name connections whose datasets lie on the sky",
         )
-    regions = [
-        ids.join(
-            registry.records(m, columns=["region"]).select(*universe[m].required, "region"),
-            on=list(universe[m].required),
-            how="left",
-            maintain_order="left",
-        )["region"]
-        for m in members
-    ]
-    return envelope_pixels(_intersections(regions), pixels)
+    return envelope_pixels(_intersections([_region_column(registry, ids, m) for m in members]), pixels)
+
+
+def _region_column(registry: Snapshot, ids: pl.DataFrame, element: str) -> pl.Series:
+    """Return the region that an element gives to each data ID."""
+    definition = registry.universe[element]
+    if definition.is_skypix:
+        return pixel_regions(ids[element], element)
+    keys = list(definition.required)
+    records = registry.records(element, columns=["region"]).select(*keys, "region")
+    return ids.join(records, on=keys, how="left", maintain_order="left")["region"]
 
 
 def _intersections(regions: Sequence[pl.Series]) -> pl.Series:

@@ -27,6 +27,7 @@ from .lookups import (
     by_pixel,
     distinct_searches,
     own_pixels,
+    region_elements,
     region_keys,
     related,
 )
@@ -203,13 +204,13 @@ def _pairs_by_pixel(
 ) -> tuple[Searches, tuple[Integers, Integers]]:
     """Pair quanta with data IDs by the sky pixels that bound the quantum, and by shared dimensions."""
     universe, codes, group = search.registry.universe, search.codes, search.dataset_type.dimensions
-    families = universe.finest(universe.spatial_families, codes.group)
+    families = region_elements(universe, codes.group)
     bounds = search.task.spatial_bounds_from
     if len(pixels) > 1 or (len(families) > 1 and not bounds):
         raise PlanError(
             what=f"no rule says which {search.dataset_type.name!r} a quantum of {search.task.label} needs",
             where=f"connection {search.connection.name}",
-            why=f"its region could be that of {' or '.join(families.values())}"
+            why=f"its region could be that of {' or '.join(families)}"
             if len(pixels) == 1
             else f"{' and '.join(pixels)} cannot be searched together",
             todo="name the connections whose datasets bound it on the sky: `spatial_bounds_from`",

@@ -13,7 +13,7 @@ import polars as pl
 import sqlalchemy as sa
 
 # At a time: SQLite's strings end at 10⁹ bytes, and LIMIT costs as much as half of the rest.
-_CHUNK_ROWS = 1 << 21
+_CHUNK_ROWS = 1 << 22
 _SEPARATOR = "\x1f"  # ASCII's unit separator
 _NULL_TEXT = "\x1e"
 _NULL_NUMBER = -(2**63)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -151,9 +152,22 @@ def in_order(frame: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
         values = frame[name] if frame.schema[name] == pl.String else frame[name].to_numpy()
         before, after = values[:-1], values[1:]
         if (np.asarray(before > after) & equal).any():
-            return frame.sort(by)
+            return _sorted(frame, by)
         equal &= np.asarray(before == after)
     return frame
+
+
+def _sorted(frame: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
+    if not all(frame.schema[name] == pl.Int64 for name in by):
+        return frame.sort(by)
+    columns = [frame[name].to_numpy() for name in by]
+    sizes = [int(values.max()) - int(values.min()) + 1 for values in columns]
+    if prod(sizes) >= 2**63:
+        return frame.sort(by)
+    key = np.zeros(frame.height, dtype=np.int64)  # one number that is ordered as the columns are
+    for values, size in zip(columns, sizes, strict=True):
+        key = key * size + (values - values.min())
+    return frame[np.argsort(key, kind="stable")]
 
 
 def with_constants(frame: pl.DataFrame, values: Mapping[str, Any], order: Sequence[str]) -> pl.DataFrame:

@@ -308,7 +308,7 @@ class Schema:
         return [
             sa.ForeignKeyConstraint(e.required, [self.records[e.name].c[d] for d in e.required])
             for e in elements
-            if e.has_table
+            if e.has_table and set(e.required) <= set(dimensions)  # else one of them follows from records
         ]
 
 

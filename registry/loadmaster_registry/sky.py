@@ -9,7 +9,7 @@ polygon's own bounding box, which errs on the side of overlap.)
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -30,7 +30,8 @@ _LARGE = np.radians(45.0)  # below this radius, polygons that are neighbours hol
 _ANY = 100  # stands for the power of two of a radius that is not below
 _BY_BOX = -1  # stands for the number of vertices of boxes, and of unions and intersections that may hold some
 _NO_REGION = -2
-_CHUNK = 1 << 18  # candidate pairs tested in one go
+_CHUNK = 1 << 16  # candidate pairs tested in one go
+_PIECE = 1 << 16  # regions
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,11 @@ class _Batch:
         return np.nan_to_num(np.arcsin(np.clip(depth, -1, 1))) - _SLACK
 
     @cached_property
+    def tree(self) -> cKDTree:
+        """Of the centres; without balance, which costs more than it saves where points lie like tiles."""
+        return cKDTree(self.centre, balanced_tree=False, compact_nodes=False)
+
+    @cached_property
     def corners(self) -> Floats:
         """The vertices as columns, (n, 3, k)."""
         assert self.vertices is not None
@@ -92,7 +98,7 @@ def overlapping_pairs(a: Regions, b: Regions) -> tuple[Integers, Integers]:
         If a value is not an encoded region.
     """
     others = list(_batches(b))
-    found = [_pairs(x, y) for x in _batches(a) for y in others]
+    found = [_pairs(x, y) for x in _in_pieces(a) for y in others]
     row_a = np.concatenate([np.empty(0, np.int64), *(pair[0] for pair in found)])
     row_b = np.concatenate([np.empty(0, np.int64), *(pair[1] for pair in found)])
     rows = max(len(b), 1)
@@ -225,6 +231,13 @@ def polygon_vertices(encoded: Sequence[bytes]) -> Floats:
     return np.ascontiguousarray(raw[:, 1:]).view("<f8").astype(np.float64).reshape(len(encoded), -1, 3)
 
 
+def _in_pieces(regions: Regions) -> Iterator[_Batch]:
+    """Give the batches of so many regions at a time that their vertices stay near the processor."""
+    for start in range(0, len(regions), _PIECE):
+        for batch in _batches(regions[start : start + _PIECE]):
+            yield replace(batch, rows=batch.rows + start)
+
+
 def _batches(regions: Regions) -> Iterator[_Batch]:
     encoded = regions if isinstance(regions, pl.Series) else pl.Series(list(regions), dtype=pl.Binary)
     size = _polygon_sizes(encoded)
@@ -333,15 +346,10 @@ def _around_boxes(batch: _Batch) -> _Batch:
 def _candidates(a: _Batch, b: _Batch) -> tuple[Integers, Integers, Floats]:
     """Return the pairs whose bounding circles meet, and how far apart their centres are."""
     furthest = _chord(np.array([a.radius.max(initial=0) + b.radius.max(initial=0)]))[0]
-    near = _tree(a).sparse_distance_matrix(_tree(b), float(np.nextafter(furthest, 3)), output_type="ndarray")
+    near = a.tree.sparse_distance_matrix(b.tree, float(np.nextafter(furthest, 3)), output_type="ndarray")
     i, j, distance = near["i"].astype(np.int64), near["j"].astype(np.int64), near["v"].copy()
     meet = distance <= _chord(a.radius[i] + b.radius[j])
     return i[meet], j[meet], distance[meet]
-
-
-def _tree(batch: _Batch) -> cKDTree:
-    """Index the centres; without balance, which costs more than it saves where points lie like tiles."""
-    return cKDTree(batch.centre, balanced_tree=False, compact_nodes=False)
 
 
 def _chord(angle: Floats) -> Floats:

@@ -8,6 +8,7 @@ from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
+import numpy as np
 import polars as pl
 import sqlalchemy as sa
 
@@ -289,9 +290,7 @@ class Snapshot:
             pl.col("uuid").alias("id"),
             pl.col("run").replace_strict(self._run_names(), return_dtype=pl.String),
         )
-        return given.join(found, on="dataset", how="left", maintain_order="left").join(
-            stored, on="dataset", how="left", maintain_order="left"
-        )
+        return _with_rows_of(_with_rows_of(given, found), stored)
 
     def find(self, id: UUID) -> DatasetRef:
         """Return the dataset with this uuid.
@@ -564,6 +563,21 @@ class Snapshot:
         read_here = [d for d in stored.dims if d not in constant]
         found = in_order(found, [*read_here, "rank", *last, "dataset"])
         return with_constants(found, constant, [*stored.dims, "dataset", "rank", *last])
+
+
+def _with_rows_of(given: pl.DataFrame, table: pl.DataFrame) -> pl.DataFrame:
+    """Add to each row of `given` the row of `table` with the same ``dataset``, or nulls."""
+    order = np.argsort(table["dataset"].to_numpy())
+    if not order.size or given["dataset"].null_count():
+        return given.join(table, on="dataset", how="left", maintain_order="left")
+    known, wanted = table["dataset"].to_numpy()[order], given["dataset"].to_numpy()
+    place = np.searchsorted(known, wanted).clip(max=known.size - 1)
+    if (known[place] != wanted).any():
+        return given.join(table, on="dataset", how="left", maintain_order="left")
+    rows = order[place]  # the common case, in which every row is there: no hashing
+    return pl.DataFrame(
+        [*given.get_columns(), *(table[c].gather(rows) for c in table.columns if c != "dataset")]
+    )
 
 
 def _hashable(keep: Keep) -> tuple[tuple[str, tuple[int | str, ...]], ...]:

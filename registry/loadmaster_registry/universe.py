@@ -147,6 +147,17 @@ class Universe:
         """Return the elements that are always joined when all their dimensions are in `group`."""
         return tuple(e for e in self.elements.values() if e.always_join and set(e.required) <= set(group))
 
+    def implications(
+        self, known: Iterable[str], group: DimensionGroup
+    ) -> Iterator[tuple[Element, tuple[str, ...]]]:
+        """Go through the elements of `group` whose records tell more than is `known`, each once its keys are known."""
+        told = set(known)
+        waiting = [self[name] for name in reversed(self.ordered(group.names))]
+        while ready := next((e for e in waiting if set(e.required) <= told and set(e.implied) - told), None):
+            new = tuple(d for d in ready.implied if d not in told)
+            yield ready, new
+            told.update(new)
+
     def finest(self, families: Mapping[str, Sequence[str]], group: DimensionGroup) -> dict[str, str]:
         """Return for each family that takes part in `group` its finest member there."""
         found = {}
@@ -243,6 +254,8 @@ def build_universe(documents: Sequence[tuple[str, Mapping[str, Any]]]) -> Univer
     base = documents[0][1]
     order = _sorted_elements(raw)
     elements = {name: _element(name, raw, order) for name in order}
+    for element in elements.values():
+        _check_implied(element, elements, raw[element.name][0])
     last = documents[-1][1]
     skypix = base.get("skypix", {"common": "htm7", "systems": {"htm": 24, "healpix": 17}})
     return Universe(
@@ -323,6 +336,19 @@ def _element(name: str, raw: Mapping[str, tuple[str, Mapping[str, Any]]], order:
         populated_by=body.get("populated_by"),
         always_join=bool(body.get("always_join")),
     )
+
+
+def _check_implied(element: Element, elements: Mapping[str, Element], origin: str) -> None:
+    """Refuse an implied dimension whose value says nothing without that of another one."""
+    own = {*element.required, *element.implied}
+    for name in element.implied:
+        if lacking := [d for d in elements[name].required if d not in own]:
+            raise ConfigError(
+                what=f"{element.name!r} implies {name!r}, of which it does not know the {lacking[0]!r}",
+                where=f"{origin}: element {element.name}",
+                why=f"a {name} is told from others by {', '.join(elements[name].required)}",
+                todo=f"let it require or imply {lacking[0]} too",
+            )
 
 
 def _column(name: str, text: str, where: str) -> Column:

@@ -1,5 +1,6 @@
 """Small random surveys and pipelines, and their rows by nested loops: what slow twins of the planner are made of."""
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import count
@@ -44,6 +45,11 @@ class World:
     ]  # element → key → (place, size) along the equator
     raws: list[Record]
     biases: list[tuple[int, int, int]]  # detector, first hour, end hour
+
+
+def examples(quick: int) -> int:
+    """Return how many examples to draw: LOADMASTER_THOROUGH times as many as in the daily run."""
+    return quick * int(os.environ.get("LOADMASTER_THOROUGH", "1"))
 
 
 def rows_of(values: Iterable[Any], **columns: Any) -> list[Record]:

@@ -13,6 +13,7 @@ from small_worlds import (
     Record,
     World,
     all_rows,
+    examples,
     key_of,
     pipelines,
     raws_constrain,
@@ -65,7 +66,7 @@ def valid_biases(world: World, row: Record) -> set[Any]:
 
 
 @settings(
-    max_examples=60,
+    max_examples=examples(60),
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=set(Phase) - {Phase.shrink},

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from loadmaster_pipelines.pipeline import Pipeline, TaskNode
 from loadmaster_planner.explain_absence import WhyNot, why_not
 from loadmaster_planner.planner import make_plan
-from small_worlds import UNIVERSE, World, key_of, pipelines, register, told, worlds
+from small_worlds import UNIVERSE, World, examples, key_of, pipelines, register, told, worlds
 
 Quantum = tuple[TaskNode, tuple[Any, ...]]
 
@@ -76,7 +76,7 @@ def written(quantum: Quantum) -> str:
 
 # Worlds are large to shrink: a failure is worth minutes of a person's time, not of every run.
 @settings(
-    max_examples=20,
+    max_examples=examples(20),
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.reuse, Phase.generate],

@@ -21,11 +21,11 @@ from loadmaster_pipelines.pipeline import Pipeline
 from loadmaster_planner.explain import Relaxation, explain
 from loadmaster_planner.explain_restrictions import Restriction
 from loadmaster_planner.planner import make_plan
-from small_worlds import UNIVERSE, World, key_of, pipelines, register, worlds
+from small_worlds import UNIVERSE, World, examples, key_of, pipelines, register, worlds
 
 # Worlds are large to shrink: a failure is worth minutes of a person's time, not of every run.
 quick = settings(
-    max_examples=20,
+    max_examples=examples(20),
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.reuse, Phase.generate],

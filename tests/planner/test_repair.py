@@ -17,7 +17,7 @@ from loadmaster_planner.request import Request
 from loadmaster_registry.errors import PlanError
 from loadmaster_registry.store import Registry
 from recorded_runs import inputs_by_quantum, record_run
-from small_worlds import World, pipelines, register, worlds
+from small_worlds import World, examples, pipelines, register, worlds
 
 INPUTS = ("raw", "calib")
 
@@ -47,7 +47,7 @@ def spoiled_slowly(plan: Plan, flagged: list[dict[str, Any]]) -> set[Any]:
 
 
 @settings(
-    max_examples=25,
+    max_examples=examples(25),
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=set(Phase) - {Phase.shrink},

@@ -27,11 +27,11 @@ from loadmaster_registry.errors import PlanError
 from loadmaster_registry.store import Registry
 from loadmaster_registry.timespan import Timespan
 from lsst.sphgeom import Circle, LonLat, UnitVector3d
-from small_worlds import CONDITIONS, HOUR, World, pipelines, register, worlds
+from small_worlds import CONDITIONS, HOUR, World, examples, pipelines, register, worlds
 
 Quanta = dict[str, dict[Any, frozenset[Any]]]
 SLOW = settings(
-    max_examples=15,
+    max_examples=examples(15),
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=set(Phase) - {Phase.shrink},

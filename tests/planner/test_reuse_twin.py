@@ -15,7 +15,7 @@ from loadmaster_planner.request import Request
 from loadmaster_registry.records import Collection, CollectionType
 from loadmaster_registry.store import Registry
 from recorded_runs import record_run
-from small_worlds import World, pipelines, register, worlds
+from small_worlds import World, examples, pipelines, register, worlds
 
 INPUTS = ("raw/again", "raw", "calib")
 RUNS = ("run/2", "run/1")  # as searched
@@ -121,7 +121,7 @@ def checksums_of(registry: Registry, plan: Plan) -> dict[UUID, str]:
 
 
 @settings(
-    max_examples=25,
+    max_examples=examples(25),
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=set(Phase) - {Phase.shrink},

@@ -20,6 +20,7 @@ from small_worlds import (
     Record,
     World,
     all_rows,
+    examples,
     key_of,
     pipelines,
     raws_constrain,
@@ -29,7 +30,7 @@ from small_worlds import (
 )
 
 QUICK = settings(
-    max_examples=50,
+    max_examples=examples(50),
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=set(Phase) - {Phase.shrink},

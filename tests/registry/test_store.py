@@ -635,3 +635,14 @@ def test_a_writer_killed_in_the_middle_leaves_the_registry_unchanged(tmp_path: P
         assert [t.name for t in registry.dataset_types()] == ["image"]
         assert [c.name for c in registry.collections()] == ["run"]
         assert insert(registry, images(3)) == 3
+
+
+def test_an_implied_dimension_must_be_told_from_others(tmp_path: Path) -> None:
+    path = tmp_path / "more.yaml"
+    path.write_text(
+        "elements:\n"
+        "  plate: {key: {id: int}, requires: [instrument]}\n"
+        "  scan: {key: {id: int}, implies: [plate]}\n"
+    )
+    with pytest.raises(ConfigError, match="'scan' implies 'plate', of which it does not know the 'instrument'"):
+        load_universe(path)
