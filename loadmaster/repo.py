@@ -13,8 +13,8 @@ import polars as pl
 from loadmaster_executors.run import PLAN_NAME, RunFolder
 from loadmaster_pipelines.loader import load_pipeline
 from loadmaster_pipelines.pipeline import Pipeline
-from loadmaster_planner.explain import Explanation, explain, explain_query
-from loadmaster_planner.explain_absence import WhyNot, why_not
+from loadmaster_planner.explain.absence import WhyNot, why_not
+from loadmaster_planner.explain.explanation import Explanation, explain, explain_query
 from loadmaster_planner.plain import clustering_to_json
 from loadmaster_planner.planner import make_plan
 from loadmaster_planner.request import Request

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 import click
 from loadmaster_executors.report import RunReport
 from loadmaster_planner.estimate import Limits, refuse_over_limits
-from loadmaster_planner.explain import Explanation
-from loadmaster_planner.explain_absence import WhyNot
+from loadmaster_planner.explain.absence import WhyNot
+from loadmaster_planner.explain.explanation import Explanation
 from loadmaster_registry.errors import RegistryError
 from rich.console import Console
 

@@ -11,7 +11,7 @@ from explained_survey import BIAS, COADD, FRAMES, INPUTS, ISR, RAW, WARP, add_da
 from loadmaster_pipelines.connections import Connection
 from loadmaster_pipelines.pipeline import Pipeline
 from loadmaster_planner.data_id_tables import DataIdTable
-from loadmaster_planner.explain_absence import WhyNot, why_not
+from loadmaster_planner.explain.absence import WhyNot, why_not
 from loadmaster_planner.request import Request
 from loadmaster_registry.errors import PlanError, QueryError
 from loadmaster_registry.store import Registry

@@ -20,7 +20,7 @@ from explained_by_loops import (
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from loadmaster_pipelines.pipeline import Pipeline, TaskNode
-from loadmaster_planner.explain_absence import WhyNot, why_not
+from loadmaster_planner.explain.absence import WhyNot, why_not
 from loadmaster_planner.planner import make_plan
 from small_worlds import UNIVERSE, World, examples, key_of, pipelines, register, told, worlds
 

@@ -4,7 +4,7 @@ from itertools import combinations
 
 from hypothesis import given
 from hypothesis import strategies as st
-from loadmaster_planner.explain_relaxation import smallest_relaxations
+from loadmaster_planner.explain.relaxation import smallest_relaxations
 
 NAMES = "abcdefg"
 CONFLICTS = st.lists(st.frozensets(st.sampled_from(NAMES), min_size=1, max_size=4), max_size=6)

@@ -18,8 +18,8 @@ from explained_by_loops import (
 )
 from hypothesis import HealthCheck, Phase, given, settings
 from loadmaster_pipelines.pipeline import Pipeline
-from loadmaster_planner.explain import Relaxation, explain
-from loadmaster_planner.explain_restrictions import Restriction
+from loadmaster_planner.explain.explanation import Relaxation, explain
+from loadmaster_planner.explain.restrictions import Restriction
 from loadmaster_planner.planner import make_plan
 from small_worlds import UNIVERSE, World, examples, key_of, pipelines, register, worlds
 

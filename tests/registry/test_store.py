@@ -644,5 +644,7 @@ def test_an_implied_dimension_must_be_told_from_others(tmp_path: Path) -> None:
         "  plate: {key: {id: int}, requires: [instrument]}\n"
         "  scan: {key: {id: int}, implies: [plate]}\n"
     )
-    with pytest.raises(ConfigError, match="'scan' implies 'plate', of which it does not know the 'instrument'"):
+    with pytest.raises(
+        ConfigError, match="'scan' implies 'plate', of which it does not know the 'instrument'"
+    ):
         load_universe(path)

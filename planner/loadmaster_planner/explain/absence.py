@@ -19,13 +19,17 @@ from loadmaster_registry.snapshot import Snapshot
 from loadmaster_registry.store import Registry
 from loadmaster_registry.universe import DimensionGroup
 
-from .build import without_the_impossible
-from .explain_funnel import Outcome, joins_by_step, outcome_of
-from .explain_hints import no_such_value
-from .explain_loss import done_text, dropped_texts
-from .explain_quantum import WantedQuantum, read_quantum
-from .explain_refusal import refusal_text
-from .explain_restrictions import (
+from ..build import without_the_impossible
+from ..graph import Part, keep_quanta, positions
+from ..prerequisites import find_prerequisites
+from ..request import Request
+from ..target import check_target
+from .funnel import Outcome, joins_by_step, outcome_of
+from .hints import no_such_value
+from .loss import done_text, dropped_texts
+from .quantum import WantedQuantum, read_quantum
+from .refusal import refusal_text
+from .restrictions import (
     Component,
     Kind,
     Restriction,
@@ -34,10 +38,6 @@ from .explain_restrictions import (
     joined,
     upstream_problem,
 )
-from .graph import Part, keep_quanta, positions
-from .prerequisites import find_prerequisites
-from .request import Request
-from .target import check_target
 
 AbsenceKind = Literal["planned", "record", "closure", "missing", "prerequisite"] | Kind
 

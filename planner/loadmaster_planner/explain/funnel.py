@@ -15,13 +15,13 @@ from loadmaster_registry.snapshot import Snapshot
 from loadmaster_registry.universe import DimensionGroup
 from numpy.typing import NDArray
 
-from .build import without_the_existing, without_the_impossible
-from .candidates import candidates, projected
-from .explain_restrictions import Component, Restriction, done_name, joined
-from .graph import Part, counts
-from .prerequisites import find_prerequisites
-from .request import Request
-from .target import closed
+from ..build import without_the_existing, without_the_impossible
+from ..candidates import candidates, projected
+from ..graph import Part, counts
+from ..prerequisites import find_prerequisites
+from ..request import Request
+from ..target import closed
+from .restrictions import Component, Restriction, done_name, joined
 
 _N = "\x00n"
 _MANY = 10_000_000  # combinations that are not made just to tell how many of them a condition keeps

@@ -11,7 +11,7 @@ from loadmaster_registry.timespan import format_ns
 from loadmaster_registry.universe import DimensionGroup, Universe
 from loadmaster_registry.where import Predicate
 
-from .explain_restrictions import Problem, Restriction
+from .restrictions import Problem, Restriction
 
 _TOLD = 3  # data IDs, or values
 _SOUGHT = 1000  # data IDs that are looked for in other collections

@@ -9,9 +9,9 @@ from loadmaster_registry.errors import NotFound
 from loadmaster_registry.snapshot import Snapshot
 from numpy.typing import NDArray
 
-from .explain_funnel import Outcome, available_datasets
-from .explain_restrictions import Component, done_name
-from .graph import Datasets, Part, positions, quantum_data_id
+from ..graph import Datasets, Part, positions, quantum_data_id
+from .funnel import Outcome, available_datasets
+from .restrictions import Component, done_name
 
 DataId = Mapping[str, int | str]
 

@@ -17,11 +17,14 @@ from loadmaster_registry.store import Registry
 from loadmaster_registry.universe import DimensionGroup
 from loadmaster_registry.where import parse
 
-from .candidates import group_of
-from .explain_funnel import Funnel, Outcome, available_datasets, count_steps, funnels_of
-from .explain_hints import Hint, unmatched_conditions
-from .explain_relaxation import smallest_relaxations
-from .explain_restrictions import (
+from ..candidates import group_of
+from ..graph import Dropped, counts
+from ..request import Request
+from ..target import check_target
+from .funnel import Funnel, Outcome, available_datasets, count_steps, funnels_of
+from .hints import Hint, unmatched_conditions
+from .relaxation import smallest_relaxations
+from .restrictions import (
     Component,
     Problem,
     Restriction,
@@ -33,9 +36,6 @@ from .explain_restrictions import (
     overlap_of,
     quanta_without,
 )
-from .graph import Dropped, counts
-from .request import Request
-from .target import check_target
 
 _COLLECTIONS_TOLD = 3
 

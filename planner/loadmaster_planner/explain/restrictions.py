@@ -13,8 +13,8 @@ from loadmaster_registry.snapshot import Snapshot
 from loadmaster_registry.universe import DimensionGroup
 from loadmaster_registry.where import Predicate
 
-from .build import without_the_existing, without_the_impossible
-from .candidates import (
+from ..build import without_the_existing, without_the_impossible
+from ..candidates import (
     Found,
     Selection,
     connected_parts,
@@ -25,10 +25,10 @@ from .candidates import (
     projected,
     select,
 )
-from .gather import upstream
-from .graph import Part
-from .request import Request
-from .target import last_tasks, target_predicates
+from ..gather import upstream
+from ..graph import Part
+from ..request import Request
+from ..target import last_tasks, target_predicates
 
 Kind = Literal["records", "links", "where", "target", "table", "flags", "overlap", "existing", "done"]
 

@@ -11,7 +11,7 @@ from loadmaster_registry.snapshot import Snapshot
 from loadmaster_registry.universe import Universe
 from loadmaster_registry.where import contradiction, parse
 
-from .request import Request
+from ..request import Request
 
 _WORD = re.compile(r"""\s*(?:(?P<key>\w+)\s*=\s*)?(?P<value>'[^']*'|"[^"]*"|[^\s='"]+)(?=\s|$)""")
 _FORM = "write LABEL key=value …, as: warp visit=1228 tract=9813 patch=40 skymap='hsc_rings_v1'"
