@@ -22,7 +22,7 @@ from loadmaster_registry.universe import Universe
 
 from .candidates import connected_parts, group_of, regular_types
 from .graph import Datasets, Dropped, Edges, Part, Quanta
-from .plan import PlanHeader
+from .header import PlanHeader
 from .request import Request
 
 # What does not decide which quanta there are before anything counts as done.

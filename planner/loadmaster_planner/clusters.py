@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from .freeze import QuantumGraph
 from .graph import Quanta, positions, quantum_data_id
+from .header import ClusterFacts
 from .jobgraph import Ints, JobGraph
 from .packing import packed_units
-from .plan import ClusterFacts
 
 _NO_TASK = np.zeros(0, dtype=np.uint16)
 _NO_ROWS = np.zeros(0, dtype=np.uint32)

@@ -10,7 +10,8 @@ import polars as pl
 from loadmaster_registry.errors import PlanError
 from numpy.typing import NDArray
 
-from .plan import ConnectionFacts, Plan, TypeFacts
+from .header import ConnectionFacts, TypeFacts
+from .plan import Plan
 from .show import Place, datasets_at, edges_at, quanta_at, task_facts
 
 NODES_AT_MOST = 20_000  # of a graph of quanta and datasets: what programs that lay out graphs still can

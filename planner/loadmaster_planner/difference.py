@@ -13,7 +13,8 @@ import numpy as np
 import polars as pl
 from loadmaster_pipelines.pipeline import TaskNode
 
-from .plan import Plan, TaskFacts, TypeFacts
+from .header import TaskFacts, TypeFacts
+from .plan import Plan
 
 _OLD, _NEW, _PAIR, _DATASET = "\x00old", "\x00new", "\x00pair", "\x00dataset"
 _EXAMPLES = 5

@@ -13,8 +13,9 @@ import polars as pl
 from loadmaster_registry.errors import PlanError
 from numpy.typing import NDArray
 
+from .header import TaskFacts, TypeFacts
 from .jobgraph import JobGraph
-from .plan import Plan, TaskFacts, TypeFacts
+from .plan import Plan
 
 Source = Literal["history", "declared", "limit", "unknown"]  # "limit": a declared longest time stands in
 _SHOWN = 5

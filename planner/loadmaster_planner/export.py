@@ -23,7 +23,8 @@ from urllib.parse import quote
 import polars as pl
 from loadmaster_registry.errors import PlanError
 
-from .plan import ConnectionFacts, Plan
+from .header import ConnectionFacts
+from .plan import Plan
 from .show import datasets_page, plan_facts, quanta_page
 
 _ROWS = 1 << 20

@@ -7,7 +7,7 @@ from loadmaster_pipelines.pipeline import Pipeline
 from .clusters import make_jobs
 from .elision import elided_types
 from .freeze import QuantumGraph
-from .plan import JobFacts
+from .header import JobFacts
 
 
 def planned_jobs(

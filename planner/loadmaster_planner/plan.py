@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from uuid import UUID
 import numpy as np
 import polars as pl
 from loadmaster_pipelines.pipeline import Pipeline, Step
-from loadmaster_pipelines.resources import NOTHING_ASKED, ResourceRequest, Resources, together
+from loadmaster_pipelines.resources import ResourceRequest, Resources, together
 from loadmaster_pipelines.storage import extension_of
 from loadmaster_registry.errors import PlanError
 from loadmaster_registry.joins import Axes
@@ -21,10 +21,10 @@ from loadmaster_registry.records import DatasetType
 from loadmaster_registry.universe import DimensionGroup
 from numpy.typing import NDArray
 
-from .graph import Dropped, PartialGather, Positions
+from .graph import Positions
+from .header import ClusterFacts, ConnectionFacts, PlanHeader, TaskFacts, TaskSummary, TypeFacts
 from .tables import FileTables, Tables, write_tables
 
-FORMAT = 2  # of the plan file; a reader refuses any other
 _RESOURCE_COLUMNS = dict.fromkeys(ResourceRequest.__dataclass_fields__, pl.Int64)
 _JOB_TABLE = {
     "job": pl.Int64,
@@ -33,90 +33,6 @@ _JOB_TABLE = {
     "quanta": pl.Int64,
     **_RESOURCE_COLUMNS,
 }
-
-
-@dataclass(frozen=True)
-class ConnectionFacts:
-    """What a plan says of one connection of one task."""
-
-    name: str
-    dataset_type: str
-    is_output: bool
-    edges: int
-
-
-@dataclass(frozen=True)
-class TaskFacts:
-    """What a plan says of one task."""
-
-    label: str
-    quanta: int
-    dimensions: tuple[str, ...]
-    implied: tuple[str, ...]
-    connections: tuple[ConnectionFacts, ...]
-
-
-@dataclass(frozen=True)
-class ClusterFacts:
-    """What a plan says of one kind of job: a cluster's, or one task's where each quantum is a job."""
-
-    name: str
-    jobs: int
-    tasks: tuple[str, ...]  # in order of execution
-    members: int = 0  # quanta that are listed; 0 where each quantum of its one task is a job, in order
-    dimensions: tuple[str, ...] = ()  # by whose values the jobs are told apart
-    equal_dimensions: tuple[tuple[str, str], ...] = ()
-    is_split: bool = False  # jobs of the same values are numbered parts
-    resources: ResourceRequest = NOTHING_ASKED  # of a job; else from its quanta
-
-
-@dataclass(frozen=True)
-class JobFacts:
-    """What a plan says of its jobs as a whole."""
-
-    clusters: tuple[ClusterFacts, ...]  # the kinds of jobs, in the order in which jobs are numbered
-    elided: tuple[str, ...] = ()  # dataset types that are handed on in memory inside their jobs
-    sites: Mapping[str, Mapping[str, Resources]] = field(
-        default_factory=dict
-    )  # of a quantum, by task, at a site
-    notes: tuple[str, ...] = ()  # what a person should know of them
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "JobFacts":
-        """Read what `PlanHeader.to_json` wrote of it."""
-        sites = {
-            site: {label: Resources(**r) for label, r in tasks.items()}
-            for site, tasks in values["sites"].items()
-        }
-        clusters = tuple(_cluster_facts(c) for c in values["clusters"])
-        return cls(clusters, tuple(values["elided"]), sites, tuple(values["notes"]))
-
-
-@dataclass(frozen=True)
-class TypeFacts:
-    """What a plan says of one dataset type that it touches."""
-
-    name: str
-    count: int
-    existing: int
-    dimensions: tuple[str, ...]
-    implied: tuple[str, ...]
-    storage_class: str
-    is_calibration: bool
-
-
-@dataclass(frozen=True)
-class TaskSummary:
-    """One line of the plan's table."""
-
-    label: str
-    quanta: int
-    inputs_found: int  # distinct existing datasets that its quanta read
-    inputs_missing: int  # uses of regular inputs that neither exist nor will be made
-    dropped: int  # quanta that would lack an input
-    done: int  # quanta that count as done already
-    bytes_in: int  # of the existing datasets whose size is known
-    outputs: int
 
 
 @dataclass(frozen=True)
@@ -160,78 +76,6 @@ class PlannedJob:
     shard: Mapping[
         str, int | str
     ]  # the values by which the step may be split, where the job has just one of each
-
-
-@dataclass(frozen=True)
-class PlanHeader:
-    """All of a plan that is small."""
-
-    digest: str
-    created: str
-    inputs: tuple[str, ...]
-    output: str
-    output_run: str
-    where: str
-    pipeline: Mapping[str, Any]
-    tasks: tuple[TaskFacts, ...]
-    types: tuple[TypeFacts, ...]
-    summary: tuple[TaskSummary, ...]
-    dropped: tuple[Dropped, ...]
-    why_empty: str
-    axes: Mapping[str, int]  # how many values each dimension has
-    jobs: JobFacts
-    notes: tuple[str, ...] = ()  # what a person should know
-    partial: tuple[PartialGather, ...] = ()  # gathers that a restriction trims, which was accepted
-    request: Mapping[str, Any] = field(default_factory=dict)  # all that was asked, for planning again
-    clustering: Mapping[str, Any] = field(default_factory=dict)  # what was said of jobs and resources
-    basis: Mapping[str, str] = field(
-        default_factory=dict
-    )  # digests of what was asked, and of what it rests on
-    reused: Mapping[str, int] = field(default_factory=dict)  # type → earlier datasets that stand for outputs
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return {"format": FORMAT, **asdict(self)}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any], origin: str) -> "PlanHeader":
-        """Read what `to_json` wrote; a newer format is refused."""
-        rest = dict(values)
-        _check_format(rest.pop("format", 0), origin)
-        tasks = tuple(
-            TaskFacts(**{**_tuples(t), "connections": tuple(ConnectionFacts(**c) for c in t["connections"])})
-            for t in rest.pop("tasks")
-        )
-        types = tuple(TypeFacts(**_tuples(t)) for t in rest.pop("types"))
-        summary = tuple(TaskSummary(**t) for t in rest.pop("summary"))
-        dropped = tuple(Dropped(**d) for d in rest.pop("dropped"))
-        partial = tuple(PartialGather(**p) for p in rest.pop("partial"))
-        rest["jobs"] = JobFacts.from_json(rest.pop("jobs"))
-        return cls(
-            **_tuples(rest), tasks=tasks, types=types, summary=summary, dropped=dropped, partial=partial
-        )
-
-
-def _check_format(version: int, origin: str) -> None:
-    if version == FORMAT:
-        return
-    newer = version > FORMAT
-    raise PlanError(
-        what=f"the plan has format {version}, and this Loadmaster reads {FORMAT}",
-        where=origin,
-        why=f"{'a newer' if newer else 'an older'} Loadmaster wrote it",
-        todo="upgrade with: pip install --upgrade loadmaster" if newer else "plan again",
-    )
-
-
-def _cluster_facts(values: Mapping[str, Any]) -> ClusterFacts:
-    pairs = tuple((a, b) for a, b in values["equal_dimensions"])
-    resources = ResourceRequest(**values["resources"])
-    return ClusterFacts(**{**_tuples(values), "equal_dimensions": pairs, "resources": resources})
-
-
-def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
 
 
 class Plan:

@@ -22,11 +22,12 @@ from .content import reused_rows
 from .flags import flag_note
 from .freeze import QuantumGraph, freeze_graph
 from .graph import Datasets, Part, Quanta
+from .header import ConnectionFacts, PlanHeader, TaskFacts, TaskSummary, TypeFacts
 from .init_inputs import refuse_missing_init_inputs
 from .jobs import planned_jobs
 from .overrides import unmatched
 from .plain import clustering_to_json
-from .plan import ConnectionFacts, Plan, PlanHeader, TaskFacts, TaskSummary, TypeFacts, starts, tables_digest
+from .plan import Plan, starts, tables_digest
 from .prerequisites import Prerequisites, find_prerequisites
 from .repair import check_repair
 from .request import Request

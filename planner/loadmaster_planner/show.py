@@ -13,7 +13,8 @@ from loadmaster_registry.errors import PlanError, did_you_mean
 from loadmaster_registry.names import dataset_path
 from numpy.typing import NDArray
 
-from .plan import ConnectionFacts, Plan, PlannedDataset, PlannedQuantum, TaskFacts, TypeFacts, tables_digest
+from .header import ConnectionFacts, TaskFacts, TypeFacts
+from .plan import Plan, PlannedDataset, PlannedQuantum, tables_digest
 from .tables import CHUNK_ROWS
 
 _EXAMPLES = 5

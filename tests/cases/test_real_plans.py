@@ -6,16 +6,10 @@ from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 
-import numpy as np
-import polars as pl
 import pytest
-from loadmaster_pipelines.connections import Connection
-from loadmaster_pipelines.pipeline import TaskNode
 from loadmaster_planner.plan import Plan
-from loadmaster_registry.errors import QueryError
-from loadmaster_registry.queries import query_data_ids
 from loadmaster_registry.store import Registry
-from real_inputs import WHERE, RealSurvey, real_survey, steps, touched_pixels
+from real_inputs import RealSurvey, real_survey, steps
 
 STEPS = pytest.mark.parametrize(("name", "step"), steps())
 # Its detectors, tracts and pixels are three families of regions: Rubin's builder asks for a word on them, too.
@@ -25,9 +19,7 @@ Planned = Callable[[str, str], Plan]
 
 
 @pytest.fixture(scope="module")
-def survey(
-    originals: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Survey]:
+def survey(originals: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Survey]:
     """Return a function that gives a real pipeline with a registry that holds what it reads; made once."""
     with ExitStack() as stack:
 
@@ -46,7 +38,9 @@ def planned(survey: Survey) -> Planned:
     @cache
     def plan(name: str, step: str) -> Plan:
         if step in ASKS:
-            pytest.skip(f"{step} is refused without a word on how its regions overlap: a test of its own says so")
+            pytest.skip(
+                f"{step} is refused without a word on how its regions overlap: a test of its own says so"
+            )
         return survey(name).plan(step)
 
     return plan

@@ -22,8 +22,8 @@ from explained_survey import (
 )
 from loadmaster_pipelines.connections import Connection
 from loadmaster_pipelines.pipeline import TaskNode
-from loadmaster_planner.explain import funnel as explain_funnel
 from loadmaster_planner.data_id_tables import DataIdTable
+from loadmaster_planner.explain import funnel as explain_funnel
 from loadmaster_planner.explain.explanation import Explanation, explain, explain_query
 from loadmaster_planner.request import Request
 from loadmaster_registry.errors import NotFound, PlanError

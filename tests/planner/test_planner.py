@@ -9,7 +9,8 @@ import polars as pl
 import pytest
 from loadmaster_pipelines.connections import Connection
 from loadmaster_pipelines.pipeline import Pipeline, TaskNode
-from loadmaster_planner.plan import FORMAT, Plan
+from loadmaster_planner.header import FORMAT
+from loadmaster_planner.plan import Plan
 from loadmaster_planner.planner import make_plan
 from loadmaster_planner.request import Request
 from loadmaster_planner.tables import write_tables
