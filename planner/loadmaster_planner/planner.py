@@ -9,7 +9,7 @@ from itertools import chain
 import numpy as np
 import polars as pl
 from loadmaster_pipelines.batch import Clustering
-from loadmaster_pipelines.pipeline import Pipeline
+from loadmaster_pipelines.pipeline import Pipeline, PipelineDatasetType
 from loadmaster_registry.errors import PlanError
 from loadmaster_registry.snapshot import Snapshot
 from loadmaster_registry.store import Registry
@@ -125,7 +125,8 @@ def _finished(
     reused = reused_rows(registry, parts, request.output_run)
     frames |= {f"reused/{name}": frame for name, frame in reused.items()}
     tasks = tuple(_task_facts(graph.quanta[label]) for label in order)
-    types = tuple(_type_facts(registry, pipeline, graph.datasets[name]) for name in sorted(graph.datasets))
+    known = pipeline.dataset_types()
+    types = tuple(_type_facts(registry, known[n], graph.datasets[n]) for n in sorted(graph.datasets))
     facts = {
         "pipeline": pipeline.to_json(),
         "tasks": [asdict(t) for t in tasks],
@@ -215,9 +216,8 @@ def _task_facts(quanta: Quanta) -> TaskFacts:
     )
 
 
-def _type_facts(registry: Snapshot, pipeline: Pipeline, table: Datasets) -> TypeFacts:
+def _type_facts(registry: Snapshot, used: PipelineDatasetType, table: Datasets) -> TypeFacts:
     existing = int((table.existing >= 0).sum())
-    used = pipeline.dataset_types()[table.name]
     storage_class = used.storage_class if used.producer else registry.dataset_type(table.name).storage_class
     return TypeFacts(
         table.name, table.count, existing, table.dimensions, table.implied, storage_class, used.calibration

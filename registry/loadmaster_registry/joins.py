@@ -85,10 +85,17 @@ class Axes:
         axis = self.values[dimension]
         if not len(axis):
             return np.full(len(column), -1)
+        if len(axis) == 1:
+            return np.where((column == axis[0]).fill_null(False).to_numpy(), 0, -1)
         if axis.dtype == pl.String:
             coded = column.cast(pl.Enum(axis), strict=False).to_physical().cast(pl.Int64)
             return coded.fill_null(-1).to_numpy()
         known, given = axis.to_numpy(), column.to_numpy()
+        low, high = int(known[0]), int(known[-1])
+        if column.null_count() == 0 and high - low < 4 * (known.size + given.size):
+            place = np.full(high - low + 2, -1)  # the last for what is beyond
+            place[known - low] = np.arange(known.size)
+            return place[np.where((given >= low) & (given <= high), given - low, -1)]
         place = np.searchsorted(known, given).clip(max=known.size - 1)
         return np.where(known[place] == given, place, -1)
 

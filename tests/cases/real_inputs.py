@@ -1,6 +1,7 @@
 """What the real pipelines' steps read, put into a registry for a few visits of one tract."""
 
 from dataclasses import dataclass
+from functools import cache
 from uuid import uuid4
 
 import polars as pl
@@ -14,7 +15,7 @@ from loadmaster_planner.request import Request
 from loadmaster_registry.queries import query_data_ids
 from loadmaster_registry.records import Collection, CollectionType, DatasetType
 from loadmaster_registry.store import Registry
-from lsst.sphgeom import HealpixPixelization, HtmPixelization, Region
+from lsst.sphgeom import DISJOINT, HealpixPixelization, HtmPixelization, Region
 
 REAL = ("real-hsc-drp-rc2", "real-lsstcam-drp")
 SKY = "instrument = 'HSC' AND skymap = 'hsc_rings_v1' AND tract = 9813"
@@ -57,23 +58,22 @@ def real_survey(name: str, registry: Registry) -> RealSurvey:
     survey = RealSurvey(load_pipeline(str(file), universe=registry.universe), registry)
     parts = [survey.step(step) for step in survey.pipeline.subsets]
     types = survey.pipeline.dataset_types()
+    data_ids = cache(lambda *dimensions: _data_ids(registry, dimensions))
     with registry.transaction() as transaction:
         transaction.register_collection(Collection(INPUTS, CollectionType.RUN))
         for wanted in sorted({n for part in parts for n in part.overall_inputs()}):
-            dimensions = ["htm7" if d == "skypix" else d for d in types[wanted].dimensions]
-            group = registry.universe.group(dimensions)
+            group = registry.universe.group("htm7" if d == "skypix" else d for d in types[wanted].dimensions)
             storage = types[wanted].storage_class or "StructuredDataDict"
             transaction.register_dataset_type(DatasetType(wanted, group, storage, types[wanted].calibration))
-            rows = _data_ids(registry, dimensions)
+            rows = data_ids(*group.required)
             ids = pl.Series("id", [uuid4().bytes for _ in range(rows.height or 1)], dtype=pl.Binary)
             url = pl.Series("url", [f"{INPUTS}/{wanted}"] * len(ids), dtype=pl.String)
             transaction.insert_datasets(wanted, INPUTS, pl.DataFrame([*rows.get_columns(), ids, url]))
     return survey
 
 
-def _data_ids(registry: Registry, dimensions: list[str]) -> pl.DataFrame:
+def _data_ids(registry: Registry, required: tuple[str, ...]) -> pl.DataFrame:
     """Return the data IDs of `POOL`, with sky pixels those that its visits touch."""
-    required = list(registry.universe.group(dimensions).required)
     pixels = [d for d in required if registry.universe[d].is_skypix]
     if not required:
         return pl.DataFrame()
@@ -84,6 +84,7 @@ def _data_ids(registry: Registry, dimensions: list[str]) -> pl.DataFrame:
     return visits.join(touched, on=["instrument", "visit"]).select(required).unique()
 
 
+@cache
 def touched_pixels(registry: Registry, element: str, pixels: str) -> pl.DataFrame:
     """Return data IDs of an element with each sky pixel that the envelope of their region touches."""
     level = int(pixels.lstrip("htmealpix"))
@@ -98,3 +99,24 @@ def touched_pixels(registry: Registry, element: str, pixels: str) -> pl.DataFram
         for pixel in range(begin, end)
     ]
     return pl.DataFrame(rows, schema=[*keys, pixels], orient="row")
+
+
+def overlapping(registry: Registry) -> pl.DataFrame:
+    """Return what `WHERE` selects by trying each detector of each visit on each patch, one by one."""
+    detectors = registry.records("visit_detector_region").filter(
+        pl.col("visit").is_in([1228, 11690]) & pl.col("detector").is_between(40, 47)
+    )
+    patches = registry.records("patch").filter(tract=9813).filter(pl.col("patch").is_in([30, 31, 39, 40]))
+    rows = [
+        (detector["visit"], detector["detector"], patch["patch"])
+        for detector in detectors.iter_rows(named=True)
+        for patch in patches.iter_rows(named=True)
+        if not Region.decode(detector["region"]).relate(Region.decode(patch["region"])) & DISJOINT
+    ]
+    found = pl.DataFrame(rows, schema=["visit", "detector", "patch"], orient="row")
+    facts = registry.records("visit").select("visit", "physical_filter", "day_obs")
+    bands = registry.records("physical_filter").select("physical_filter", "band")
+    exposures = registry.records("visit_definition").select("visit", "exposure")
+    found = found.join(facts, on="visit").join(bands, on="physical_filter").join(exposures, on="visit")
+    governors = {"instrument": "HSC", "skymap": "hsc_rings_v1", "tract": 9813}
+    return found.with_columns(**{d: pl.lit(v) for d, v in governors.items()})
