@@ -10,6 +10,7 @@ import survey as synthetic
 import yaml
 from loadmaster_pipelines.loader import load_pipeline
 from loadmaster_pipelines.pipeline import Pipeline
+from loadmaster_planner.all_done import planned_record
 from loadmaster_planner.plan import Plan
 from loadmaster_registry.records import Collection, CollectionType, DatasetType
 from loadmaster_registry.store import Registry, Transaction
@@ -17,6 +18,7 @@ from loadmaster_registry.timespan import Timespan
 from loadmaster_registry.universe import load_universe
 
 STORAGE = "StructuredDataDict"
+_NO_INPUTS = pl.DataFrame(schema={"quantum": pl.Binary, "dataset_id": pl.Binary, "connection": pl.String})
 INPUTS = ("raw", "calib")
 
 
@@ -38,7 +40,7 @@ def pipeline_in(folder: Path, registry: Registry) -> Pipeline:
 
 
 def finish(registry: Registry, plan: Plan, run: str) -> None:
-    """Register every output of `plan` in `run`, with each quantum's marker, as if all had been done."""
+    """Register every output of `plan` in `run`, with markers, quanta and what was planned, as if all had been done."""
     frames = {t.name: plan.datasets(t.name) for t in plan.dataset_types}
     dimensions = {t.name: t.dimensions for t in plan.dataset_types}
     for task in plan.header.tasks:
@@ -49,8 +51,21 @@ def finish(registry: Registry, plan: Plan, run: str) -> None:
         for name, frame in frames.items():
             group = dimensions[name]
             txn.register_dataset_type(DatasetType(name, group, STORAGE))
-            ids = [uuid4().bytes for _ in range(frame.height)]
-            txn.insert_datasets(name, run, frame.select(group.required).with_columns(pl.Series("id", ids)))
+            txn.insert_datasets(name, run, frame.select(group.required).with_columns(_ids(frame.height)))
+        for label in (task.label for task in plan.header.tasks):
+            ended = plan.quanta(label).select(data_id=pl.struct(pl.all()).struct.json_encode())
+            same = {"run": run, "task": label, "attempt": 1, "status": "succeeded"}
+            literals = {
+                n: pl.lit(v, dtype=pl.Int64 if n == "attempt" else pl.String) for n, v in same.items()
+            }
+            txn.insert_quanta(ended.with_columns(_ids(ended.height), **literals), _NO_INPUTS)
+        txn.record_plan(
+            run, plan.header.basis["asked"], plan.header.basis["state"], planned_record(plan.header)
+        )
+
+
+def _ids(count: int) -> pl.Series:
+    return pl.Series("id", [uuid4().bytes for _ in range(count)])
 
 
 def pipeline_document() -> dict[str, Any]:

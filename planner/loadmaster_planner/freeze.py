@@ -206,6 +206,8 @@ def _with_implied(registry: Snapshot, graph: QuantumGraph) -> QuantumGraph:
     def completed(table: Quanta | Datasets) -> tuple[pl.DataFrame, tuple[str, ...]]:
         group = registry.universe.group(table.dimensions)
         codes = table.codes
+        if not table.count:
+            return pl.DataFrame(schema=dict.fromkeys(graph.axes.varying(group.names), CODE)), group.implied
         for element, new in registry.universe.implications(table.dimensions, group):
             if element.name not in records:
                 records[element.name] = _coded_records(registry, element.name, graph.axes)

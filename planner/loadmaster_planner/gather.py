@@ -96,9 +96,9 @@ def _unrestricted(
     """Join all that concerns some quanta and the tasks above them, without the restriction."""
     ids = _values(quanta, part)
     these = [Constraint("the quanta", ids, narrows=True)] if ids.width else []
-    found = overall_inputs(
-        registry, above, request.inputs, {d: ids[d].unique().to_list() for d in ids.columns}
-    )
+    # Reading what the plan's own join has read costs nothing; what it has not restricted is not narrow here either.
+    keep = {d: values for d, values in selection.keep.items() if d in ids.columns}
+    found = overall_inputs(registry, above, request.inputs, keep)
     constraints = [*these, *existing_constraints(found, request.inputs, {})]
     return constrain(
         registry,
