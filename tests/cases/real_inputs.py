@@ -18,7 +18,8 @@ from loadmaster_registry.store import Registry
 from lsst.sphgeom import DISJOINT, HealpixPixelization, HtmPixelization, Region
 
 REAL = ("real-hsc-drp-rc2", "real-lsstcam-drp")
-SKY = "instrument = 'HSC' AND skymap = 'hsc_rings_v1' AND tract = 9813"
+ALL = "instrument = 'HSC' AND skymap = 'hsc_rings_v1'"
+SKY = f"{ALL} AND tract = 9813"
 WHERE = f"{SKY} AND visit IN (1228, 11690) AND detector IN (40..47) AND patch IN (30, 31, 39, 40)"
 POOL = f"{SKY} AND visit IN (1228, 11690, 318) AND detector IN (38..50) AND patch IN (29..41)"  # what exists
 INPUTS = "inputs"
@@ -73,24 +74,26 @@ def real_survey(name: str, registry: Registry) -> RealSurvey:
 
 
 def _data_ids(registry: Registry, required: tuple[str, ...]) -> pl.DataFrame:
-    """Return the data IDs of `POOL`, with sky pixels those that its visits touch."""
+    """Return the data IDs of `POOL`, with sky pixels those that its visits touch; catalogues cover all tracts."""
     pixels = [d for d in required if registry.universe[d].is_skypix]
     if not required:
         return pl.DataFrame()
+    if required == ("htm7",):
+        return touched_pixels(registry, "tract", "htm7", ALL).select("htm7").unique()
     if not pixels:
         return query_data_ids(registry, required, where=POOL).select(required).unique()
     visits = query_data_ids(registry, ["visit", *(d for d in required if d not in pixels)], where=POOL)
-    touched = touched_pixels(registry, "visit", pixels[0])
-    return visits.join(touched, on=["instrument", "visit"]).select(required).unique()
+    by_visit = touched_pixels(registry, "visit", pixels[0])
+    return visits.join(by_visit, on=["instrument", "visit"]).select(required).unique()
 
 
 @cache
-def touched_pixels(registry: Registry, element: str, pixels: str) -> pl.DataFrame:
+def touched_pixels(registry: Registry, element: str, pixels: str, where: str = POOL) -> pl.DataFrame:
     """Return data IDs of an element with each sky pixel that the envelope of their region touches."""
     level = int(pixels.lstrip("htmealpix"))
     grid = HtmPixelization(level) if pixels.startswith("htm") else HealpixPixelization(level)
     keys = list(registry.universe[element].required)
-    chosen = query_data_ids(registry, keys, where=POOL).select(keys).unique()
+    chosen = query_data_ids(registry, keys, where=where).select(keys).unique()
     records = registry.records(element).join(chosen, on=keys, how="semi")
     rows = [
         (*row[:-1], pixel)

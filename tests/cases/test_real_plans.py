@@ -14,6 +14,7 @@ from loadmaster_planner.plan import Plan
 from loadmaster_registry.errors import QueryError
 from loadmaster_registry.queries import query_datasets
 from loadmaster_registry.store import Registry
+from lsst.sphgeom import HealpixPixelization, HtmPixelization
 from numpy.typing import NDArray
 from real_inputs import INPUTS, RealSurvey, overlapping, real_survey, steps, touched_pixels
 
@@ -152,6 +153,27 @@ def test_reference_catalogues_are_those_that_the_region_touches(
                 found = list(zip(edges["quantum"], pixel, strict=True))
                 assert sorted(found) == sorted(wanted.select("quantum", "htm7").rows()), (task.label, c.name)
                 assert found
+
+
+@pytest.mark.parametrize(("name", "step"), [s for s in steps() if s[1] == "step2c-recalibrate-healpix"])
+def test_an_astrometric_fit_reads_the_catalogue_below_its_own_pixel_and_below_its_visits(
+    name: str, step: str, survey: Survey, planned: Planned
+) -> None:
+    plan, registry = planned(name, step), survey(name).registry
+    label, catalogue = "gbdesHealpix3AstrometricFit", "the_monster_20250219"
+    held = set(query_datasets(registry, catalogue, [INPUTS])["htm7"])
+    below = touched_pixels(registry, "visit", "htm7")
+    visit_of = plan.datasets("preliminary_visit_summary")["visit"]
+    visits = plan.edges(label, "inputVisitSummaries")
+    pixel_of = plan.datasets(catalogue)["htm7"]
+    read = plan.edges(label, "referenceCatalog")
+    for row, pixel in enumerate(plan.quanta(label)["healpix3"]):
+        its_visits = visit_of.gather(visits.filter(quantum=row)["dataset"])
+        by_visits = set(below.filter(pl.col("visit").is_in(its_visits.implode()))["htm7"])
+        ranges = HtmPixelization(7).envelope(HealpixPixelization(3).pixel(pixel)).ranges()
+        by_pixel = {p for p in held if any(begin <= p < end for begin, end in ranges)}
+        found = pixel_of.gather(read.filter(quantum=row)["dataset"])
+        assert set(found) == (by_visits & held) | by_pixel
 
 
 @STEPS
