@@ -14,11 +14,12 @@ from loadmaster_pipelines.connections import Connection
 from loadmaster_pipelines.pipeline import Pipeline, TaskNode
 from loadmaster_registry.relations import Constrained, Constraint, constrain
 from loadmaster_registry.snapshot import Snapshot
-from loadmaster_registry.universe import Universe
+from loadmaster_registry.universe import DimensionGroup, Universe
 from loadmaster_registry.where import Predicate
 
-from .candidates import Selection, existing_constraints, listed_group, overall_inputs
+from .candidates import Selection, existing_constraints, group_of, listed_group, overall_inputs
 from .graph import Part, PartialGather, Quanta, counts, positions, quantum_data_id
+from .lookups import region_elements
 from .request import Request
 
 
@@ -93,20 +94,41 @@ def _partial(
 def _unrestricted(
     registry: Snapshot, above: Pipeline, quanta: Quanta, part: Part, request: Request, selection: Selection
 ) -> Constrained:
-    """Join all that concerns some quanta and the tasks above them, without the restriction."""
+    """Join all that concerns some quanta and the tasks above them, without the restriction.
+
+    What says which regions belong together, about these tasks, is no restriction.
+    """
     ids = _values(quanta, part)
     these = [Constraint("the quanta", ids, narrows=True)] if ids.width else []
     # Reading what the plan's own join has read costs nothing; what it has not restricted is not narrow here either.
     keep = {d: values for d, values in selection.keep.items() if d in ids.columns}
     found = overall_inputs(registry, above, request.inputs, keep)
-    constraints = [*these, *existing_constraints(found, request.inputs, {})]
+    universe = registry.universe
+    whole = group_of(universe, above)
+    joins = [p for p in selection.predicates if p.joined and _is_about(universe, p, whole)]
+    related = [
+        c for c in selection.constraints if _relates(universe, c) and set(c.frame.columns) <= set(whole)
+    ]
+    constraints = [*these, *related, *existing_constraints(found, request.inputs, {})]
     return constrain(
         registry,
-        listed_group(registry.universe, above, constraints),
-        context(registry.universe, selection.predicates),
+        listed_group(universe, above, constraints),
+        (*context(universe, selection.predicates), *joins),
         constraints,
         selection.exclusions,
     )
+
+
+def _is_about(universe: Universe, join: Predicate, group: DimensionGroup) -> bool:
+    """Whether both families of regions that a predicate joins take part in a set of dimensions."""
+    family = {e: f for f, elements in universe.spatial_families.items() for e in elements}
+    there = {*universe.finest(universe.spatial_families, group), *group.names}
+    return all(family.get(e, e) in there for e in join.joined)
+
+
+def _relates(universe: Universe, table: Constraint) -> bool:
+    """Whether a table says which regions belong together, as it holds data IDs of two families of regions."""
+    return len(region_elements(universe, universe.group(table.frame.columns))) > 1
 
 
 def _values(quanta: Quanta, part: Part) -> pl.DataFrame:

@@ -96,7 +96,7 @@ def constrain(
         e: _filtered(registry.records(e, keep, _read(universe, e, own.get(e, ()))), own.get(e, ()))
         for e in elements
     }
-    pixels = _touched_pixels(registry, whole, keep)
+    pixels = _touched_pixels(registry, whole, keep, constraints)
     axes = _axes(universe, whole, frames, [*constraints, *pixels])
     relations = [
         axes.relation(_describe(e, own.get(e, ())), frame.select(_keys(universe, e)))
@@ -226,44 +226,76 @@ def overlaps(
     finest: bool = True,
     constraints: Sequence[Constraint] = (),
 ) -> list[tuple[str, str]]:
-    """Return the pairs of elements whose regions must overlap: those that predicates name, else the finest.
+    """Return the pairs of elements whose regions must overlap: those that predicates name, and the finest.
 
-    A constraint that holds data IDs of both the finest elements says itself which of them belong together.
+    The finest are joined where only two families of regions take part that nothing relates yet. A predicate
+    relates the two that it names; a constraint that holds data IDs of the finest elements of several families says
+    itself which of them belong together.
+
+    Raises
+    ------
+    QueryError
+        If more remains to be joined than two families that nothing relates.
     """
     named = sorted({(min(p.joined), max(p.joined)) for p in predicates if p.joined})
-    if named or not finest:
-        return named
     members = [*universe.finest(universe.spatial_families, group).values()]
-    if len(members) < 2:
-        return []
-    if len(members) > 2 or any(universe[d].is_skypix for d in group.required):
-        raise QueryError(
-            what=f"no rule says how {', '.join([*members, *_pixels(universe, group)])} overlap on the sky",
-            where=f"dimensions {group}",
-            why="only two families of regions can be joined at once",
-            todo="leave one of them out, say which regions overlap (`a.region OVERLAPS b.region`), or look its "
-            "datasets up as a prerequisite",
-        )
-    both = {d for member in members for d in universe[member].required}
+    if not finest or len(members) < 2:
+        return named  # sky pixels go with the one family there is
     told = [set(universe.group(c.frame.columns).names) for c in constraints if not c.narrows]
-    if any(both <= names for names in told):
-        return []
-    return [(members[0], members[1])]
+    apart = _unrelated(universe, [*members, *_pixels(universe, group)], named, told)
+    if len(apart) == 1:
+        return named
+    if apart == [{member} for member in members]:
+        return [*named, (members[0], members[1])]
+    raise QueryError(
+        what=f"no rule says how {', '.join(' with '.join(sorted(a)) for a in apart)} overlap on the sky",
+        where=f"dimensions {group}",
+        why="only two families of regions can be joined at once, and only if nothing relates them to others",
+        todo="leave one of them out, say which regions overlap (`a.region OVERLAPS b.region`), give a table of the "
+        "data IDs that belong together, or look its datasets up as a prerequisite",
+    )
+
+
+def _unrelated(
+    universe: Universe,
+    members: Sequence[str],
+    named: Iterable[tuple[str, str]],
+    told: Sequence[set[str]],
+) -> list[set[str]]:
+    """Return sets of members, one a family, of which predicates or constraints relate each to the others."""
+    family = {e: f for f, elements in universe.spatial_families.items() for e in elements}
+    member_of = {family.get(m, m): m for m in members}
+    pairs = [{member_of[family.get(e, e)] for e in pair} for pair in named]
+    pairs += [{m for m in members if set(universe[m].required) <= names} for names in told]
+    apart = [{m} for m in members]
+    for pair in pairs:
+        touched = [a for a in apart if a & pair]
+        if len(touched) > 1:
+            apart = [a for a in apart if not a & pair] + [set[str]().union(*touched)]
+    return apart
 
 
 def _pixels(universe: Universe, group: DimensionGroup) -> list[str]:
     return [d for d in group.required if universe[d].is_skypix]
 
 
-def _touched_pixels(registry: Snapshot, group: DimensionGroup, keep: Keep) -> list[Constraint]:
-    """Relate sky pixels to the one family of regions that takes part: a region touches what its envelope does."""
+def _touched_pixels(
+    registry: Snapshot, group: DimensionGroup, keep: Keep, constraints: Iterable[Constraint]
+) -> list[Constraint]:
+    """Relate sky pixels to the one family of regions that takes part: a region touches what its envelope does.
+
+    A constraint that holds data IDs of both says itself which of them belong together.
+    """
     universe = registry.universe
     members = [*universe.finest(universe.spatial_families, group).values()]
     if len(members) != 1:
         return []
     keys = list(universe[members[0]].required)
+    told = [set(universe.group(c.frame.columns).names) for c in constraints if not c.narrows]
     touched = []
     for pixels in _pixels(universe, group):
+        if any({*keys, pixels} <= names for names in told):
+            continue
         records = registry.records(members[0], keep, ["region"]).drop_nulls("region")
         row, pixel = envelope_pixels(records["region"], pixels)
         frame = records.select(keys)[row].with_columns(pl.Series(pixels, pixel).cast(pl.Int64))

@@ -9,6 +9,7 @@ import yaml
 from case_files import CASES
 from loadmaster_pipelines.loader import load_pipeline
 from loadmaster_pipelines.pipeline import Pipeline
+from loadmaster_planner.data_id_tables import DataIdTable
 from loadmaster_planner.plan import Plan
 from loadmaster_planner.planner import make_plan
 from loadmaster_planner.request import Request
@@ -47,9 +48,9 @@ class RealSurvey:
         """Return the pipeline of one named subset."""
         return self.pipeline.subset(self.pipeline.subsets[name].members)
 
-    def plan(self, step: str, where: str = WHERE) -> Plan:
+    def plan(self, step: str, where: str = WHERE, tables: tuple[DataIdTable, ...] = ()) -> Plan:
         """Plan one step for a part of what exists."""
-        request = Request((INPUTS,), "out", where=where, allow_partial_gather=True)
+        request = Request((INPUTS,), "out", where=where, tables=tables, allow_partial_gather=True)
         return make_plan(self.registry, self.step(step), request)
 
 

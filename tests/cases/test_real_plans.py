@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from loadmaster_planner.data_id_tables import DataIdTable
 from loadmaster_planner.plan import Plan
 from loadmaster_registry.errors import QueryError
 from loadmaster_registry.queries import query_datasets
 from loadmaster_registry.store import Registry
 from lsst.sphgeom import HealpixPixelization, HtmPixelization
 from numpy.typing import NDArray
-from real_inputs import INPUTS, RealSurvey, overlapping, real_survey, steps, touched_pixels
+from real_inputs import INPUTS, WHERE, RealSurvey, overlapping, real_survey, steps, touched_pixels
 
 # Detectors, tracts and pixels are three families of regions: Rubin's builder asks for a word on them, too.
 REFUSED = [(name, step) for name, step in steps() if step == "step2d-recalibrate-visits"]
@@ -197,3 +198,20 @@ def test_a_step_over_three_families_of_regions_is_refused_with_their_names(
 ) -> None:
     with pytest.raises(QueryError, match=r"visit_detector_region.*overlap on the sky"):
         survey(name).plan(step)
+
+
+@pytest.mark.parametrize(("name", "step"), REFUSED)
+def test_a_step_over_three_families_of_regions_is_planned_once_all_are_related(
+    name: str, step: str, survey: Survey, selected: Callable[[str], pl.DataFrame]
+) -> None:
+    keys = ["instrument", "visit", "detector", "healpix3"]
+    pixels = selected(name).join(
+        touched_pixels(survey(name).registry, "visit", "healpix3"), on=["instrument", "visit"]
+    )
+    table = DataIdTable("pixels", pixels.select(keys).unique())
+    related = f"{WHERE} AND visit_detector_region.region OVERLAPS patch.region"
+    plan = survey(name).plan(step, related, (table,))
+    fits = plan.quanta("gaussianProcessesTurbulenceFit").select("visit", "healpix3")
+    assert set(fits.rows()) == set(pixels.select("visit", "healpix3").rows())
+    detectors = plan.quanta("refitPsfModelDetector").select("visit", "detector")
+    assert set(detectors.rows()) == set(selected(name).select("visit", "detector").rows())
