@@ -49,7 +49,7 @@ def query_data_ids_command(
             why = opened.explain_query(
                 dimensions, where=where, bind=bind, datasets=datasets, collections=collections
             )
-            tell("\n".join(why.lines()))
+            tell("\n".join(why.answer()))
     _show(frame, as_json, "data IDs")
 
 
@@ -84,7 +84,7 @@ def query_datasets_command(
             why = opened.explain_query(
                 dimensions, where=where, bind=bind, datasets=dataset_type, collections=collections
             )
-            tell("\n".join(why.lines()))
+            tell("\n".join(why.answer()))
     _show(frame, as_json, "datasets")
 
 

@@ -186,7 +186,11 @@ def plan_command(
             plan.write(save)
         show(plan.table(), plan.facts(), as_json)
         if plan.is_empty:
-            tell("\n".join(opened.explain(**asked).lines()))
+            tell(
+                "\n".join(
+                    [*opened.explain(**asked).answer(), "step by step: the same command with --explain"]
+                )
+            )
             return REFUSED
     if save is not None:
         tell(f"next: loadmaster submit {save}{at(repo)}")

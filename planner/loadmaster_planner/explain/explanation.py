@@ -65,13 +65,17 @@ class Explanation:
     hints: tuple[Hint, ...]
     is_empty: bool
 
-    def lines(self) -> list[str]:
-        """Return what a person reads, line by line."""
+    def answer(self) -> list[str]:
+        """Return what a person reads first: what would help where nothing is left, and hints."""
         told = ["nothing is left"] if self.is_empty else []
         if self.is_empty and not self.relaxations:
             told.append("  leaving out restrictions would not help")
         told += [f"  there would be something {relaxation}" for relaxation in self.relaxations]
-        told += [f"  {hint.text}" if self.is_empty else hint.text for hint in self.hints]
+        return told + [f"  {hint.text}" if self.is_empty else hint.text for hint in self.hints]
+
+    def lines(self) -> list[str]:
+        """Return all that a person reads: the answer, then each task's funnel."""
+        told = self.answer()
         alike: dict[tuple[str, ...], list[Funnel]] = {}
         for funnel in self.funnels:
             alike.setdefault((str(funnel.quanta), *funnel.dimensions, *funnel.lines()), []).append(funnel)
