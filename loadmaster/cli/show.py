@@ -49,6 +49,7 @@ _PAGE = 50
     default="text",
     show_default=True,
 )
+@click.option("--json", "form", flag_value="json", help="The same as --format json.")
 @click.option(
     "--level",
     type=click.Choice(["task", "quantum"]),

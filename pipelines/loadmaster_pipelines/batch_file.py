@@ -9,7 +9,7 @@ from loadmaster_registry.errors import did_you_mean
 from .batch import Cluster, Clustering, one_home
 from .loader import GIVEN
 from .resources import NOTHING_ASKED, ResourceRequest
-from .yaml_source import Block, Items, check_keys, expand, read_yaml, refuse
+from .yaml_source import Block, Items, check_keys, expand, mapping_in, read_yaml, refuse
 
 _TOP = (
     "clusters", "memory_mb", "other_requests", "resources", "defaults", "sites", "elide", "store_after_all",
@@ -76,19 +76,19 @@ def parse_clustering(block: Block) -> Clustering:
 
 def _own(block: Block) -> Clustering:
     check_keys(block, _TOP, "a batch file")
-    clusters, tables = _block(block, "clusters"), _block(block, "resources")
+    clusters, tables = mapping_in(block, "clusters"), mapping_in(block, "resources")
     asked = {label: _resources(tables, label) for label in tables}
     places = {f"tasks.{label}": tables.at(label) for label in tables}
-    memory, others = _block(block, "memory_mb"), _block(block, "other_requests")
+    memory, others = mapping_in(block, "memory_mb"), mapping_in(block, "other_requests")
     for label in memory:
         request = ResourceRequest(memory_mib=_number(memory, label))
         asked[label] = asked.get(label, NOTHING_ASKED).over(request)
         places.setdefault(f"tasks.{label}", memory.at(label))
     for label in others:
-        request = _submit_resources(_block(others, label), _SUBMIT_JOB, f"what {label!r} asks for")
+        request = _submit_resources(mapping_in(others, label), _SUBMIT_JOB, f"what {label!r} asks for")
         asked[label] = asked.get(label, NOTHING_ASKED).over(request)
         places.setdefault(f"tasks.{label}", others.at(label))
-    sites, elided = _block(block, "sites"), _names(block, "elide")
+    sites, elided = mapping_in(block, "sites"), _names(block, "elide")
     places |= {f"elide.{name}": block.at("elide") for name in elided}
     return Clustering(
         clusters=tuple(_cluster(name, clusters) for name in clusters),
@@ -138,13 +138,13 @@ def _submitted(block: Block, above: tuple[str, ...]) -> Clustering:
             "plan the groups one after the other with --where, or give what should go first a higher `priority`",
         )
     check_keys(whole, (*_SUBMIT_TOP, *_SUBMIT_JOB, *_SUBMIT_RESOURCES), "a submit file")
-    clusters, tasks, sites = (_block(whole, key) for key in ("cluster", "pipetask", "site"))
+    clusters, tasks, sites = (mapping_in(whole, key) for key in ("cluster", "pipetask", "site"))
     return Clustering(
         clusters=tuple(_submit_cluster(name, clusters) for name in clusters) if _is_clustered(whole) else (),
-        tasks={label: _submit_resources(_block(tasks, label), _SUBMIT_JOB, f"pipetask {label!r}")
+        tasks={label: _submit_resources(mapping_in(tasks, label), _SUBMIT_JOB, f"pipetask {label!r}")
                for label in tasks if label != "pipetaskInit"},
         defaults=_picked(whole),
-        sites={name: _picked(_block(sites, name)) for name in sites},
+        sites={name: _picked(mapping_in(sites, name)) for name in sites},
         is_shared=True,
         places={f"tasks.{label}": tasks.at(label) for label in tasks},
     )  # fmt: skip
@@ -239,7 +239,7 @@ def _cluster_body(name: Any, clusters: Block) -> Block:
             "a name is text without `/`",
             "choose another",
         )
-    return _block(clusters, name)
+    return mapping_in(clusters, name)
 
 
 def _places(body: Block, where: str, tasks: str) -> dict[str, str]:
@@ -251,7 +251,7 @@ def _places(body: Block, where: str, tasks: str) -> dict[str, str]:
 
 
 def _resources(block: Block, key: str) -> ResourceRequest:
-    body = _block(block, key)
+    body = mapping_in(block, key)
     check_keys(body, _RESOURCES, "resources")
     lowest = {"priority": None}
     return ResourceRequest(**{name: _number(body, name, lowest.get(name, 1)) for name in body})
@@ -275,15 +275,6 @@ def _find_method(body: Block, key: str) -> Any:
         refuse(body.at(key), f"unknown `{key}` {method!r}", "it is source or sink",
                did_you_mean(method, ("source", "sink")))  # fmt: skip
     return method
-
-
-def _block(block: Block, key: Any) -> Block:
-    value = block.get(key)
-    if value is None:
-        return Block(block.at(key))
-    if not isinstance(value, Block):
-        refuse(block.at(key), f"`{key}` is no mapping", f"it is {value!r}", "write NAME: … below it")
-    return value
 
 
 def _names(block: Block, key: str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from loadmaster_registry.errors import did_you_mean
 
 from .connections import Connection, Kind
 from .pipeline import Contract, Step, Subset
-from .yaml_source import Block, Items, check_keys, refuse
+from .yaml_source import Block, Items, check_keys, mapping_in, refuse
 
 ModifyMode = Literal["DROP", "EDIT"]
 
@@ -145,8 +145,8 @@ def parse_document(block: Block, folder: str) -> Document:
             "neither `tasks` nor `imports` is there",
             "add one of them",
         )
-    tasks = _mapping(block, "tasks")
-    subsets = _mapping(block, "subsets")
+    tasks = mapping_in(block, "tasks")
+    subsets = mapping_in(block, "subsets")
     steps = _list(block, "steps")
     contracts = [(_contract(body, where), where) for body, where in _one_or_more(block, "contracts")]
     places = {"": block.where, **{key: block.at(key) for key in block}}
@@ -157,7 +157,7 @@ def parse_document(block: Block, folder: str) -> Document:
     return Document(
         description=_text(block, "description" if "description" in block else "pipeline"),
         instrument=_instrument(block),
-        parameters=plain(_mapping(block, "parameters")),
+        parameters=plain(mapping_in(block, "parameters")),
         imports=tuple(_import(body, where) for body, where in _one_or_more(block, "imports")),
         tasks={label: _task(label, body, tasks.at(label), folder) for label, body in tasks.items()},
         subsets={name: _subset(name, body, subsets.at(name)) for name, body in subsets.items()},
@@ -219,9 +219,9 @@ def _task(label: Any, body: Any, where: str, folder: str) -> TaskEntry:
                 did_you_mean(flag, _TASK_FLAGS),
             )
     connections = tuple(
-        _connection(name, kind, value, _mapping(body, table).at(name))
+        _connection(name, kind, value, mapping_in(body, table).at(name))
         for table, kind in _TABLES.items()
-        for name, value in _mapping(body, table).items()
+        for name, value in mapping_in(body, table).items()
     )
     entry = TaskEntry(
         label=label,
@@ -361,14 +361,14 @@ def _block(block: Any, where: str, folder: str) -> ConfigBlock:
 
 
 def _resources(body: Block) -> dict[str, int]:
-    block = _mapping(body, "resources")
+    block = mapping_in(body, "resources")
     check_keys(block, _RESOURCES, "`resources`")
     return {key: _count(block, key, 0, lowest=_LOWEST.get(key, 1)) for key in block}
 
 
 def _environment(body: Block) -> dict[str, str]:
     """Return what a task's outputs depend on besides its code: names with their versions, as text."""
-    block = _mapping(body, "environment")
+    block = mapping_in(body, "environment")
     for name, version in block.items():
         if not isinstance(name, str) or not isinstance(version, str):
             refuse(
@@ -456,7 +456,7 @@ def _import(body: Any, where: str) -> Import:
         refuse(
             body.at("labeledSubsetModifyMode"), f"unknown mode {mode!r}", "it is DROP or EDIT", "choose one"
         )
-    rename = _mapping(body, "rename")
+    rename = mapping_in(body, "rename")
     for old in rename:
         if not isinstance(old, str) or not isinstance(rename[old], str) or not _LABEL.fullmatch(rename[old]):
             refuse(
@@ -486,15 +486,6 @@ def _one_or_more(block: Block, key: str) -> list[tuple[Any, str]]:
     if isinstance(value, Items):
         return list(zip(value, value.where_of, strict=True))
     return [] if value is None else [(value, block.at(key))]
-
-
-def _mapping(block: Block, key: str) -> Block:
-    value = block.get(key)
-    if value is None:
-        return Block(block.at(key))
-    if not isinstance(value, Block):
-        refuse(block.at(key), f"`{key}` is no mapping", f"it is {value!r}", "write NAME: … below it")
-    return value
 
 
 def _list(block: Block, key: str) -> Items:

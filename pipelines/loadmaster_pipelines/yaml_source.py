@@ -93,6 +93,16 @@ def check_keys(block: Mapping[Any, Any], known: Iterable[str], what: str) -> Non
             )
 
 
+def mapping_in(block: Block, key: Any) -> Block:
+    """Return the mapping below `key`, empty where there is none; refuse what is no mapping."""
+    value = block.get(key)
+    if value is None:
+        return Block(block.at(key))
+    if not isinstance(value, Block):
+        refuse(block.at(key), f"`{key}` is no mapping", f"it is {value!r}", "write NAME: … below it")
+    return value
+
+
 def expand(text: str, where: str, given: Mapping[str, str]) -> str:
     """Replace ``$NAME`` and ``${NAME}`` from the environment or else `given`; refuse an unknown name."""
 
