@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from loadmaster_registry.documents import read_document
 from loadmaster_registry.errors import NotFound, did_you_mean
+from loadmaster_staging.manifest import Staging, Transfer
 from pydantic import BaseModel, ConfigDict, Field
 
 REPOSITORY_FILE = "loadmaster.yaml"
@@ -40,7 +41,7 @@ class Site:
 
     name: str
     jobs: int
-    transfer: Literal["link", "copy"]
+    staging: Staging
     scratch: Path | None
 
 
@@ -56,7 +57,7 @@ class _SiteFile(BaseModel):
 
     executor: Literal["local"]
     jobs: Annotated[int, Field(ge=1)] | Literal["cores"] = "cores"
-    transfer: Literal["link", "copy"] = "link"
+    transfer: Transfer = "direct"
     scratch: str | None = None
 
 
@@ -104,7 +105,7 @@ def read_site(name: str) -> Site:
     file = read_document(path).validated(_SiteFile, "site file")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     scratch = None if file.scratch is None else Path(os.path.expandvars(file.scratch)).expanduser()
-    return Site(path.stem, cores if file.jobs == "cores" else file.jobs, file.transfer, scratch)
+    return Site(path.stem, cores if file.jobs == "cores" else file.jobs, Staging(file.transfer), scratch)
 
 
 def _folder_of(name: str | Path) -> Path:

@@ -76,7 +76,7 @@ class Run:
                 LocalExecutor(self.site.jobs, scratch=self.site.scratch),
                 self._registry,
                 self._backbone,
-                transfer=self.site.transfer,
+                staging=self.site.staging,
                 progress=tell,
             )
 

@@ -18,7 +18,7 @@ from loadmaster_registry.store import Registry
 from loadmaster_staging.backbone import Backbone
 from loadmaster_staging.harvest import Harvested, Reported, harvest, open_run
 from loadmaster_staging.location import join
-from loadmaster_staging.manifest import FATAL, Manifest, QuantumReport, QuantumSpec, Report, Transfer
+from loadmaster_staging.manifest import FATAL, Manifest, QuantumReport, QuantumSpec, Report, Staging
 from loadmaster_staging.stage import clear_folder, fetch_log, read_report
 
 from .executor import Ended, Executor, RunPlace
@@ -31,6 +31,7 @@ from .schedule import Changes, Schedule
 
 log = logging.getLogger(__name__)
 
+AS_SHIPPED = Staging()
 HARVEST_JOBS = 64  # at most in one transaction, so that workers do not wait long
 HARVEST_S = 0.2  # no report lies longer
 _PROGRESS_S = 0.1
@@ -66,7 +67,7 @@ def execute(
     registry: Registry,
     backbone: Backbone,
     *,
-    transfer: Transfer = "link",
+    staging: Staging = AS_SHIPPED,
     progress: Callable[[Progress], None] | None = None,
 ) -> RunReport:
     """Run all jobs that can run, harvest them, and return the report; called again, go on where it stands.
@@ -89,7 +90,7 @@ def execute(
     """
     check_runnable(run.plan)
     staging_url = backbone.staging_url(run.run, run.token)
-    manifests = Manifests(run.plan, backbone, staging_url, transfer, run.journal.made)
+    manifests = Manifests(run.plan, backbone, staging_url, staging, run.journal.made)
     tell = progress or (lambda _: None)
     with run.lease():
         try:

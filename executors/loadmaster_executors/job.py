@@ -83,7 +83,7 @@ def _finished(manifest: Manifest, root: Path) -> list[Finished]:
     made_here = {file.dataset_id for file in outputs}
     inputs = [f for spec in manifest.quanta for f in spec.inputs if f.dataset_id not in made_here]
     try:
-        staged = stage_in(inputs, root / "in", manifest.transfer)
+        staged = stage_in(inputs, root / "in", manifest.staging)
     except StageError as error:
         what, where, why, _ = error.args
         return [_not_run(spec, "stage_in_failed", f"{what}: {why} ({where})") for spec in manifest.quanta]

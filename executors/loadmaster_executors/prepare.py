@@ -13,7 +13,7 @@ from loadmaster_staging.manifest import (
     Manifest,
     OutputFile,
     QuantumSpec,
-    Transfer,
+    Staging,
     too_few_inputs,
 )
 
@@ -34,12 +34,12 @@ class Manifests:
     """
 
     def __init__(
-        self, plan: Plan, backbone: Backbone, staging_url: str, transfer: Transfer, made: Made
+        self, plan: Plan, backbone: Backbone, staging_url: str, staging: Staging, made: Made
     ) -> None:
         self._plan = plan
         self._backbone = backbone
         self.staging_url = staging_url
-        self._transfer = transfer
+        self._staging = staging
         self._made = made
         tasks = plan.pipeline.tasks.items()
         self._digests = {label: (node.config_digest, node.environment_digest) for label, node in tasks}
@@ -57,7 +57,7 @@ class Manifests:
             attempt=attempt.attempt,
             token=attempt.token,
             staging_url=join(self.staging_url, f"{attempt.job}.{attempt.attempt}"),
-            transfer=self._transfer,
+            staging=self._staging,
             cpus=planned.resources.cpus,
             quanta=quanta,
         )

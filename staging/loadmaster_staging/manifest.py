@@ -11,7 +11,12 @@ from typing import Any, Literal, get_args
 from loadmaster_pipelines.connections import Connection
 from loadmaster_registry.errors import StageError
 
-Transfer = Literal["link", "copy"]
+Transfer = Literal[
+    "direct",  # reflink, hard link, symbolic link or copy, whichever the file systems allow first
+    "copy",
+    "cache",  # through the site's cache, in which each object is once
+]
+SandboxMode = Literal["enforce", "audit", "off"]
 Status = Literal[
     "succeeded",
     "no_work",  # nothing to do: the task said so, or too little came from upstream
@@ -21,6 +26,7 @@ Status = Literal[
     "stage_in_failed",
     "stage_out_failed",
     "overwrite_attempt",
+    "undeclared_read",
     "node_lost",  # the job left no report, and nobody saw it end
     "blocked",  # an earlier quantum of the same job failed
 ]
@@ -28,6 +34,22 @@ Outcome = Literal["done", "no_work", "partial", "failed"]
 HARMLESS: frozenset[Status] = frozenset({"succeeded", "no_work"})
 # After one of these nobody knows what the files are worth: nothing of the job comes home.
 FATAL: frozenset[Status] = frozenset(get_args(Status)) - HARMLESS - {"missing_output", "blocked"}
+
+
+@dataclass(frozen=True, slots=True)
+class Staging:
+    """How a site brings inputs to jobs and outputs home: the same for all jobs that run there."""
+
+    transfer: Transfer = "direct"
+    cache: str = ""  # folder of the site's cache
+    cache_bytes: int = -1  # what it may hold; -1 for no limit
+    streams: int = 4  # transfers at once from or to one endpoint
+    checksum: str = "sha256"  # of what is written
+    sandbox: SandboxMode = "enforce"
+    software: tuple[str, ...] = ()  # folders that jobs may read beside the system's and Python's
+    junk_bytes: int = (
+        -1
+    )  # how much of undeclared files is brought home for each quantum; -1: none is asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +63,7 @@ class InputFile:
     url: str  # "" where an earlier quantum of the same job makes it
     size_bytes: int = -1  # -1 unknown
     checksum: str = ""  # "" unknown
+    replicas: tuple[str, ...] = ()  # where else the same bytes are, tried in this order after `url`
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +94,7 @@ class QuantumSpec:
     code_digest: str = ""
     config_digest: str = ""
     environment_digest: str = ""
+    junk: OutputFile | None = None  # where undeclared files go, if they are wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +106,7 @@ class Manifest:
     attempt: int
     token: str  # of this attempt; a report with another one is not its report
     staging_url: str  # the folder for this attempt's outputs and report
-    transfer: Transfer
+    staging: Staging
     cpus: int
     quanta: tuple[QuantumSpec, ...]
 
@@ -111,6 +135,7 @@ class QuantumReport:
     wall_s: float = 0.0
     cpu_s: float = 0.0
     outputs: tuple[StagedFile, ...] = ()
+    undeclared: tuple[str, ...] = ()  # files that the task wrote and nobody declared, below the job's folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +154,10 @@ class Report:
     wall_s: float
     cpu_s: float
     peak_memory_mib: float
+    bytes_read: int = 0
+    bytes_written: int = 0
+    sandbox: str = "off"  # the mode that was in force: enforce, audit or off
+    software: str = ""  # digest of the versions of all that Python could import
 
 
 def outcome_of(quanta: Sequence[QuantumReport]) -> Outcome:
@@ -178,7 +207,9 @@ def manifest_from_json(text: str | bytes) -> Manifest:
     try:
         body = json.loads(text)
         quanta = tuple(_quantum_spec(quantum) for quantum in body.pop("quanta"))
-        return Manifest(**body, quanta=quanta)
+        staging = body.pop("staging")
+        staging["software"] = tuple(staging["software"])
+        return Manifest(**body, staging=Staging(**staging), quanta=quanta)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise _unreadable("manifest", error) from error
 
@@ -198,14 +229,21 @@ def _quantum_spec(body: dict[str, Any]) -> QuantumSpec:
         Connection(**{**connection, "dimensions": tuple(connection["dimensions"])})
         for connection in body.pop("connections")
     )
-    inputs = tuple(InputFile(**file) for file in body.pop("inputs"))
+    inputs = tuple(InputFile(**{**f, "replicas": tuple(f["replicas"])}) for f in body.pop("inputs"))
     outputs = tuple(OutputFile(**file) for file in body.pop("outputs"))
-    return QuantumSpec(**body, connections=connections, inputs=inputs, outputs=outputs)
+    junk = body.pop("junk")
+    return QuantumSpec(
+        **body,
+        connections=connections,
+        inputs=inputs,
+        outputs=outputs,
+        junk=None if junk is None else OutputFile(**junk),
+    )
 
 
 def _quantum_report(body: dict[str, Any]) -> QuantumReport:
     outputs = tuple(StagedFile(**file) for file in body.pop("outputs"))
-    return QuantumReport(**body, outputs=outputs)
+    return QuantumReport(**{**body, "undeclared": tuple(body["undeclared"])}, outputs=outputs)
 
 
 def _plain(value: Any) -> Any:

@@ -14,7 +14,7 @@ from loadmaster_registry.errors import StageError
 
 from .checksum import Measured, Reader, algorithm_of, copy, measure
 from .location import join, local_path, remote
-from .manifest import InputFile, Report, StagedFile, Transfer, local_names, report_from_json, to_json
+from .manifest import InputFile, Report, StagedFile, Staging, Transfer, local_names, report_from_json, to_json
 
 REPORT_NAME = ".report.json"  # no output is called so: dataset types do not begin with a dot
 _WRITE_BITS = 0o222
@@ -28,7 +28,7 @@ class WrittenFile:
     path: Path
 
 
-def stage_in(files: Iterable[InputFile], folder: Path, transfer: Transfer) -> dict[str, Path]:
+def stage_in(files: Iterable[InputFile], folder: Path, staging: Staging) -> dict[str, Path]:
     """Bring each input into the new `folder`, verified, read only, and return the path of each dataset.
 
     A dataset that several quanta read comes once. Linked bytes are those of the backbone itself, and are read
@@ -44,7 +44,7 @@ def stage_in(files: Iterable[InputFile], folder: Path, transfer: Transfer) -> di
     folder.mkdir(parents=True)
     paths = {file.dataset_id: folder / name for file, name in zip(wanted.values(), names, strict=True)}
     for file in wanted.values():
-        _bring(file, paths[file.dataset_id], transfer)
+        _bring(file, paths[file.dataset_id], staging.transfer)
     folder.chmod(0o555)
     return paths
 

@@ -12,7 +12,7 @@ from loadmaster_executors.executor import Ended, RunPlace
 from loadmaster_executors.local import LocalExecutor
 from loadmaster_pipelines.connections import Connection
 from loadmaster_staging.checksum import measure
-from loadmaster_staging.manifest import InputFile, Manifest, OutputFile, QuantumSpec, Report
+from loadmaster_staging.manifest import InputFile, Manifest, OutputFile, QuantumSpec, Report, Staging
 from loadmaster_staging.stage import read_report
 
 
@@ -66,7 +66,7 @@ def quantum(
 
 def job(folder: Path, *quanta: QuantumSpec, number: int = 0, cpus: int = 1) -> Manifest:
     url = str(folder / "staging" / f"{number}.1")
-    return Manifest("run", number, 1, uuid4().hex, url, "link", cpus, quanta)
+    return Manifest("run", number, 1, uuid4().hex, url, Staging(), cpus, quanta)
 
 
 def run(executor: LocalExecutor, manifest: Manifest) -> Report:

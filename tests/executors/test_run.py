@@ -19,6 +19,7 @@ from loadmaster_executors.report import report
 from loadmaster_executors.run import RunFolder
 from loadmaster_registry.errors import RunError
 from loadmaster_staging.backbone import Backbone
+from loadmaster_staging.manifest import Staging
 from toy_survey import RUN, Survey
 
 DOUBLES = {1: "2", 2: "4", 3: "6", 4: "8"}
@@ -230,7 +231,7 @@ def test_a_cancelled_run_can_be_taken_up_again(survey: Survey) -> None:
     assert survey.execute(run).is_good
 
 
-@pytest.mark.parametrize("transfer", ["link", "copy"])
+@pytest.mark.parametrize("transfer", ["direct", "copy"])
 @pytest.mark.parametrize("is_far", [False, True])
 def test_scratch_may_be_near_or_far(survey: Survey, transfer: str, is_far: bool) -> None:
     """/dev/shm is another file system, where hard links and renames fail."""
@@ -239,7 +240,7 @@ def test_scratch_may_be_near_or_far(survey: Survey, transfer: str, is_far: bool)
         pytest.skip("needs a second file system: /dev/shm")
     run = survey.begin(survey.plan("Total"))
     executor = LocalExecutor(2, scratch=root)
-    found = execute(run, executor, survey.registry, survey.backbone, transfer=transfer)  # type: ignore[arg-type]
+    found = execute(run, executor, survey.registry, survey.backbone, staging=Staging(transfer=transfer))  # type: ignore[arg-type]
     assert found.is_good
     assert survey.contents("total") == {-1: "20"}
     assert not (root / f"loadmaster-{run.token}").exists()

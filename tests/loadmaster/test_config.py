@@ -66,7 +66,12 @@ def test_a_site_file_of_ones_own_is_read_by_its_path(tmp_path: Path, monkeypatch
     path = tmp_path / "mine.yaml"
     path.write_text("executor: local\njobs: 3\ntransfer: copy\nscratch: $FAST_DISK/jobs\n")
     site = read_site(str(path))
-    assert (site.name, site.jobs, site.transfer, site.scratch) == ("mine", 3, "copy", Path("/fast/jobs"))
+    assert (site.name, site.jobs, site.staging.transfer, site.scratch) == (
+        "mine",
+        3,
+        "copy",
+        Path("/fast/jobs"),
+    )
 
 
 def test_a_site_cannot_have_no_jobs(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from loadmaster_staging.manifest import (
     QuantumSpec,
     Report,
     StagedFile,
+    Staging,
     outcome_of,
 )
 
@@ -63,7 +64,7 @@ class Yard:
             code_digest="sha256:c0de",
             config_digest="sha256:c0f6",
         )
-        manifest = Manifest(RUN, number, 1, f"token{number}", url, "link", 1, (spec,))
+        manifest = Manifest(RUN, number, 1, f"token{number}", url, Staging(), 1, (spec,))
         staged = tuple(self._stage(url, f) for f in files if f.dataset_type not in without)
         quantum = QuantumReport(spec.id, "missing_output" if without else "succeeded", outputs=staged)
         report = Report(

@@ -17,6 +17,7 @@ from loadmaster_staging.manifest import (
     QuantumSpec,
     Report,
     StagedFile,
+    Staging,
     local_names,
     manifest_from_json,
     outcome_of,
@@ -27,8 +28,28 @@ from loadmaster_staging.manifest import (
 
 TEXTS = st.text(max_size=8)
 DATA_IDS = st.dictionaries(TEXTS, st.integers() | TEXTS, max_size=3)
-INPUTS = st.builds(InputFile, TEXTS, TEXTS, TEXTS, DATA_IDS, TEXTS, st.integers(-1), TEXTS)
+INPUTS = st.builds(
+    InputFile,
+    TEXTS,
+    TEXTS,
+    TEXTS,
+    DATA_IDS,
+    TEXTS,
+    st.integers(-1),
+    TEXTS,
+    st.lists(TEXTS, max_size=2).map(tuple),
+)
 OUTPUTS = st.builds(OutputFile, TEXTS, TEXTS, TEXTS, DATA_IDS, TEXTS)
+STAGINGS = st.builds(
+    Staging,
+    st.sampled_from(["direct", "copy", "cache"]),
+    TEXTS,
+    st.integers(-1),
+    st.integers(1),
+    TEXTS,
+    st.sampled_from(["enforce", "audit", "off"]),
+    st.lists(TEXTS, max_size=2).map(tuple),
+)
 CONNECTIONS = st.builds(
     Connection, TEXTS, st.just("input"), TEXTS, TEXTS, st.lists(TEXTS, max_size=2).map(tuple), st.booleans()
 )
@@ -49,6 +70,7 @@ SPECS = st.builds(
     connections=tuples(CONNECTIONS),
     inputs=tuples(INPUTS),
     outputs=tuples(OUTPUTS),
+    junk=st.none() | OUTPUTS,
 )
 MANIFESTS = st.builds(
     Manifest,
@@ -57,7 +79,7 @@ MANIFESTS = st.builds(
     st.integers(1),
     TEXTS,
     TEXTS,
-    st.just("copy"),
+    STAGINGS,
     st.integers(1),
     tuples(SPECS),
 )
