@@ -15,7 +15,8 @@ demo: $(INSTALLED)
 test: lint
 	tests/services/astromatic-up
 	PYTHON=$(PYTHON) tests/services/peer-up
-	$(BIN)/pytest -n 2 --dist loadscope
+	eval "$$(PYTHON=$(PYTHON) tests/services/s3-up)"; trap 'exit 130' INT TERM; trap tests/services/s3-down EXIT; \
+	  $(BIN)/pytest -n 2 --dist loadscope
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -50,6 +50,9 @@ class Asked(TypedDict, total=False):
         Dataset types that are handed on in memory inside their jobs, and never stored.
     store_after_all : bool
         Where another job reads such a type, store it instead of refusing the plan.
+    formats : path
+        A file that says in which formats outputs are written (see `loadmaster_pipelines.format_file`); it counts
+        before that of the repository.
     select, config, trusted
         Which tasks, with what configuration; see `loadmaster_pipelines.loader.load_pipeline`.
     """
@@ -71,9 +74,16 @@ class Asked(TypedDict, total=False):
     clusters: Clustering | str | Path | None
     elide: Sequence[str]
     store_after_all: bool
+    formats: str | Path | None
     select: str | None
     config: Sequence[str]
     trusted: bool
+
+
+def format_files(asked: Asked, ours: Sequence[Path]) -> list[str | Path]:
+    """Return the formats files that count, the repository's first and what is asked for last."""
+    own = asked.get("formats")
+    return [*ours, *([own] if own else [])]
 
 
 def names_of(names: Collections) -> tuple[str, ...]:

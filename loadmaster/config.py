@@ -3,14 +3,18 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from loadmaster_registry.documents import read_document
 from loadmaster_registry.errors import NotFound, did_you_mean
-from loadmaster_staging.manifest import Staging, Transfer
-from pydantic import BaseModel, ConfigDict, Field
+from loadmaster_staging.destinations import Destination
+from loadmaster_staging.manifest import SandboxMode, Staging, Transfer, Verify
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from .sizes import bytes_of
 
 REPOSITORY_FILE = "loadmaster.yaml"
+SITE_VARIABLE = "LOADMASTER_SITE"  # names the site at which a person works
 _HERE = Path(__file__).parent
 # Beside this file where Loadmaster was installed from a wheel, at the top of the checkout otherwise.
 SITES = next((p for p in (_HERE / "site-configs", _HERE.parent / "site-configs") if p.is_dir()), _HERE)
@@ -23,6 +27,8 @@ class Repository:
     folder: Path
     registry: str  # a path (SQLite) or a database URL
     backbone: str  # a path or an fsspec URL
+    formats: tuple[Path, ...] = ()  # files that say in which formats datasets are written, none or one
+    destinations: tuple[Destination, ...] = ()  # what else than the backbone gets copies
 
     @property
     def runs(self) -> Path:
@@ -45,11 +51,24 @@ class Site:
     scratch: Path | None
 
 
+_Size = Annotated[int | None, BeforeValidator(lambda size: bytes_of(size) if isinstance(size, str) else size)]
+
+
+class _DestinationFile(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: str
+    dataset_types: list[str]
+    days: Annotated[int | None, Field(ge=1)] = None
+
+
 class _RepositoryFile(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     registry: str
     backbone: str
+    formats: str | None = None
+    destinations: dict[str, _DestinationFile] = {}
 
 
 class _SiteFile(BaseModel):
@@ -58,7 +77,25 @@ class _SiteFile(BaseModel):
     executor: Literal["local"]
     jobs: Annotated[int, Field(ge=1)] | Literal["cores"] = "cores"
     transfer: Transfer = "direct"
+    verify: Verify = "always"
+    cache: str | None = None
+    cache_bytes: _Size = None
+    offline: bool = False
+    mirrors: dict[str, list[str]] = {}
+    streams: Annotated[int, Field(ge=1)] = 4
+    patience_s: Annotated[float, Field(ge=0)] = 3600.0
+    pause_s: Annotated[float, Field(gt=0)] = 30.0
+    checksum: Literal["sha256", "sha512", "sha1", "md5", "blake2b", "blake2s", "sha3_256"] = "sha256"
     scratch: str | None = None
+    scratch_bytes: _Size = None
+    sandbox: SandboxMode = "enforce"
+    software: list[str] = []
+
+    @model_validator(mode="after")
+    def _has_its_cache(self) -> Self:
+        if self.transfer == "cache" and self.cache is None:
+            raise ValueError("`transfer: cache` needs `cache:`, the folder of the site's cache")
+        return self
 
 
 class _AliasFile(BaseModel):
@@ -89,7 +126,13 @@ def read_repository(name: str | Path) -> Repository:
     """
     folder = _folder_of(name)
     file = read_document(folder / REPOSITORY_FILE).validated(_RepositoryFile, "repository file")
-    return Repository(folder, _place(file.registry, folder), _place(file.backbone, folder))
+    formats = () if file.formats is None else (folder / file.formats,)
+    destinations = tuple(
+        Destination(name, _place(one.url, folder), tuple(one.dataset_types), one.days)
+        for name, one in file.destinations.items()
+    )
+    places = _place(file.registry, folder), _place(file.backbone, folder)
+    return Repository(folder, *places, formats, destinations)
 
 
 def read_site(name: str) -> Site:
@@ -104,8 +147,30 @@ def read_site(name: str) -> Site:
         )
     file = read_document(path).validated(_SiteFile, "site file")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    scratch = None if file.scratch is None else Path(os.path.expandvars(file.scratch)).expanduser()
-    return Site(path.stem, cores if file.jobs == "cores" else file.jobs, Staging(file.transfer), scratch)
+    scratch = None if file.scratch is None else _folder(file.scratch)
+    return Site(path.stem, cores if file.jobs == "cores" else file.jobs, _staging_of(file), scratch)
+
+
+def _staging_of(file: _SiteFile) -> Staging:
+    return Staging(
+        transfer=file.transfer,
+        verify=file.verify,
+        cache="" if file.cache is None else str(_folder(file.cache).absolute()),
+        cache_bytes=-1 if file.cache_bytes is None else file.cache_bytes,
+        is_offline=file.offline,
+        mirrors=tuple((prefix, tuple(places)) for prefix, places in file.mirrors.items()),
+        streams=file.streams,
+        patience_s=file.patience_s,
+        pause_s=file.pause_s,
+        checksum=file.checksum,
+        scratch_bytes=-1 if file.scratch_bytes is None else file.scratch_bytes,
+        sandbox=file.sandbox,
+        software=tuple(str(_folder(folder)) for folder in file.software),
+    )
+
+
+def _folder(text: str) -> Path:
+    return Path(os.path.expandvars(text)).expanduser()
 
 
 def _folder_of(name: str | Path) -> Path:

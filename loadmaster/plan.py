@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import loadmaster_planner.plan as planner
 from loadmaster_pipelines.pipeline import Pipeline
 from loadmaster_planner.estimate import Estimate
+from loadmaster_planner.header import OrderFacts
 
 from .config import read_site
 from .estimate import estimate_plan
@@ -123,6 +124,14 @@ def _cells(
     return (label, str(quanta), str(done), str(found), str(missing), size, str(outputs), str(dropped))
 
 
+def _order_note(order: OrderFacts) -> str:
+    what = "keeps those after it from running" if order.is_blocking else "does not stop those after it"
+    return (
+        f"order {order.name}: {order.jobs} jobs of {', '.join(order.labels)} in {order.groups} groups by "
+        f"{', '.join(order.dimensions)}, one after the other; a failure in one {what}"
+    )
+
+
 def _notes(plan: planner.Plan) -> tuple[str, ...]:
     idle = [label for label, task in plan.pipeline.tasks.items() if not task.runnable]
     reused = sum(plan.header.reused.values())
@@ -130,6 +139,7 @@ def _notes(plan: planner.Plan) -> tuple[str, ...]:
         *((f"reused: {reused} datasets of earlier runs, shown as this run's own",) if reused else ()),
         *plan.header.notes,
         *plan.header.jobs.notes,
+        *map(_order_note, plan.header.jobs.orders),
         *(f"partial: {partial}" for partial in plan.header.partial),
         *(f"dropped: {dropped}" for dropped in plan.header.dropped),
         *((f"nothing to do: {plan.header.why_empty}",) if plan.header.why_empty else ()),

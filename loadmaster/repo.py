@@ -32,10 +32,11 @@ from loadmaster_staging.backbone import Backbone
 from loadmaster_staging.ingest import IngestReport, Mode, OnError, ingest
 from loadmaster_staging.instrument import load_instrument
 
-from .asking import Asked, Collections, clustering_of, names_of, request_of
+from .asking import Asked, Collections, clustering_of, format_files, names_of, request_of
 from .config import REPOSITORY_FILE, Site, read_repository, read_site, write_repository
+from .house import House
 from .metadata import check_flagged, flag_table, keys_of, metadata_rows
-from .objects import put_object, read_object, with_collection
+from .objects import Objects, with_collection
 from .plan import Plan
 from .run import Run
 from .shipped import shipped
@@ -58,6 +59,8 @@ class Repo:
         self.place = read_repository(name)
         self.registry = Registry.open(self.place.registry)
         self.backbone = Backbone(self.place.backbone)
+        self.house = House(self.registry, self.backbone)
+        self.objects = Objects(self.registry, self.backbone, self.place.formats)
 
     @classmethod
     def init(cls, folder: str | Path, *, universe_extensions: Sequence[str | Path] = ()) -> Self:
@@ -265,7 +268,7 @@ class Repo:
             If the run has such a dataset already: nothing is ever overwritten.
         """
         type = self._type(dataset_type, dimensions, storage_class, is_calibration)
-        return put_object(self.registry, self.backbone, obj, type, {**(data_id or {}), **values}, run)
+        return self.objects.put(obj, type, {**(data_id or {}), **values}, run)
 
     def get(
         self,
@@ -274,11 +277,14 @@ class Repo:
         /,
         *,
         collections: Collections,
+        component: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        part: str = "",
         **values: int | str,
     ) -> Any:
-        """Read the dataset that comes first in `collections`; see `find_dataset`."""
+        """Read the dataset (or a part, see `InputHandle.get`) that comes first in `collections`; see `find_dataset`."""
         found = self.find_dataset(dataset_type, data_id, collections=collections, **values)
-        return read_object(self.backbone, found.url, self.registry.dataset_type(dataset_type).storage_class)
+        return self.objects.get(found, component, parameters or {}, part)
 
     def find_dataset(
         self,
@@ -472,7 +478,7 @@ class Repo:
         folder, is_new = begin_run(
             self.registry, self.place.runs, plan.planned, plan.request_digest, rebase=rebase
         )
-        return Run(self.registry, self.backbone, folder, where, is_resumed=not is_new)
+        return Run(self.registry, self.backbone, folder, where, self.place.destinations, is_resumed=not is_new)
 
     def run(
         self,
@@ -629,7 +635,7 @@ class Repo:
         check_where(self.registry.universe, where, bind=bind, dimensions=names_of(dimensions))
 
     def _run(self, folder: Path, site: Site) -> Run:
-        return Run(self.registry, self.backbone, RunFolder.open(folder), site)
+        return Run(self.registry, self.backbone, RunFolder.open(folder), site, self.place.destinations)
 
     def _read(self, pipeline: str | Path | Pipeline, asked: Asked) -> tuple[Pipeline, Request]:
         if not isinstance(pipeline, Pipeline):
@@ -639,6 +645,7 @@ class Repo:
                 select=asked.get("select"),
                 config=asked.get("config", ()),
                 trusted=asked.get("trusted", False),
+                formats=format_files(asked, self.place.formats),
             )
         output_run = asked.get("output_run") or self.new_run(asked["output"])
         return pipeline, request_of(self.registry, asked, output_run)

@@ -4,13 +4,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from loadmaster_executors.controller import Progress, execute
 from loadmaster_executors.local import LocalExecutor
-from loadmaster_executors.report import FailureGroup, RunReport, report
+from loadmaster_executors.report import FailureGroup, RunReport, UndeliveredGroup, report
 from loadmaster_executors.run import RunFolder
+from loadmaster_planner.show import find_quantum
+from loadmaster_registry.errors import NotFound
 from loadmaster_registry.store import Registry
 from loadmaster_staging.backbone import Backbone
+from loadmaster_staging.destinations import Destination
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
@@ -34,6 +38,7 @@ class Run:
         backbone: Backbone,
         folder: RunFolder,
         site: Site,
+        destinations: Sequence[Destination] = (),
         *,
         is_resumed: bool = True,
     ) -> None:
@@ -41,6 +46,7 @@ class Run:
         self._backbone = backbone
         self.folder = folder
         self.site = site
+        self._destinations = destinations
         self.is_resumed = is_resumed  # it was begun before, and goes on
 
     @property
@@ -53,7 +59,7 @@ class Run:
         """The collection that shows what is made: the output chain, or else the RUN itself."""
         return self.folder.plan.header.output or self.name
 
-    def wait(self, *, progress: bool = True) -> RunReport:
+    def wait(self, *, progress: bool = True, junk_bytes: int = -1) -> RunReport:
         """Work until every job has come to an end, and return the report.
 
         Jobs that failed or were blocked earlier are tried again.
@@ -62,6 +68,9 @@ class Run:
         ----------
         progress : bool
             Draw a bar on stderr (in a notebook, below the cell); where there is neither, a line now and then.
+        junk_bytes : int
+            Bring home what tasks write and nobody declared: for each quantum an archive that holds so much at most,
+            a dataset of type ``<task>_junk``. -1 leaves such files where they are, and they go with the job.
 
         Raises
         ------
@@ -76,13 +85,41 @@ class Run:
                 LocalExecutor(self.site.jobs, scratch=self.site.scratch),
                 self._registry,
                 self._backbone,
-                staging=self.site.staging,
+                staging=replace(self.site.staging, junk_bytes=junk_bytes),
+                site=self.site.name,
+                destinations=self._destinations,
                 progress=tell,
             )
 
     def report(self) -> RunReport:
         """Say where the run stands, and why what failed failed; also while it goes on."""
         return report(self.folder)
+
+    def log(self, quantum: str, attempt: int | None = None) -> str:
+        """Return what a quantum wrote to stdout and stderr, in the last attempt that said anything by default.
+
+        Parameters
+        ----------
+        quantum : str
+            ``isr exposure=1228 detector=41``, its uuid, or the number of a job that has one quantum.
+
+        Raises
+        ------
+        PlanError, NotFound
+            If there is no such quantum, or it said nothing.
+        """
+        plan = self.folder.plan
+        place = find_quantum(plan, quantum)
+        text = self.folder.log(str(plan.quantum(place.task, place.row).id), attempt)
+        if not text:
+            raise NotFound(
+                what="there is no log",
+                where=f"{quantum!r} of run {self.name}",
+                why="the quantum said nothing, or has not run"
+                + (f" in attempt {attempt}" if attempt else ""),
+                todo=f"see how far the run is: loadmaster report {self.name}",
+            )
+        return text
 
     def status(self) -> str:
         """Say in a word how far the run is: running, stopped, done or failed."""
@@ -108,15 +145,17 @@ def status_of(report: RunReport, is_attended: bool) -> str:
     return "done" if report.is_good else "failed"
 
 
-def status_table(lines: Sequence[tuple[RunReport, str]]) -> Table:
-    """Make a table of runs, a line each."""
+def status_table(lines: Sequence[tuple[RunReport, str]], notes: Sequence[str] = ()) -> Table:
+    """Make a table of runs, a line each, and notes below."""
     states = ("done", "failed", "partial", "blocked")
     rows = tuple(
         (report.run, status, str(report.n_jobs), *(str(report.counts[state]) for state in states))
         for report, status in lines
     )
     headings = ("run", "status", "jobs", *states)
-    return Table(headings, rows, numeric=frozenset(headings[2:]), notes=() if rows else ("no runs yet",))
+    return Table(
+        headings, rows, numeric=frozenset(headings[2:]), notes=tuple(notes) if rows else ("no runs yet",)
+    )
 
 
 def report_table(report: RunReport, *, tracebacks: bool = False) -> Table:
@@ -128,7 +167,11 @@ def report_table(report: RunReport, *, tracebacks: bool = False) -> Table:
         rows=(*((str(count), state) for state, count in states), (str(report.n_jobs), "all")),
         title=f"run {report.run}",
         numeric=frozenset(["jobs"]),
-        notes=(*idle, *(_failure_note(group, tracebacks) for group in report.failures)),
+        notes=(
+            *idle,
+            *(_failure_note(report.run, group, tracebacks) for group in report.failures),
+            *(_undelivered_note(group) for group in report.undelivered),
+        ),
     )
 
 
@@ -138,6 +181,10 @@ def report_facts(report: RunReport, status: str) -> dict[str, object]:
         "run": report.run,
         "status": status,
         "n_jobs": report.n_jobs,
+        "undelivered": [
+            {"destination": g.destination, "error": g.error, "count": g.count, "example": g.example}
+            for g in report.undelivered
+        ],
         "counts": dict(report.counts),
         "n_no_work": report.n_no_work,
         "idle": [
@@ -158,7 +205,6 @@ def report_facts(report: RunReport, status: str) -> dict[str, object]:
                     "quantum": group.example.quantum,
                     "message": group.example.message,
                     "traceback": group.example.traceback,
-                    "log": group.example.log,
                 },
             }
             for group in report.failures
@@ -166,7 +212,7 @@ def report_facts(report: RunReport, status: str) -> dict[str, object]:
     }
 
 
-def _failure_note(group: FailureGroup, traceback: bool) -> str:
+def _failure_note(run: str, group: FailureGroup, traceback: bool) -> str:
     """Say what failed, why, what hangs on it, and where to look."""
     example = ", ".join(f"{name}={value}" for name, value in group.example_data_id.items())
     error = f" {group.error}" if group.error else ""
@@ -175,12 +221,20 @@ def _failure_note(group: FailureGroup, traceback: bool) -> str:
         lines.append(f"  at {group.first_frame}")
     if group.n_blocked:
         lines.append(f"  {group.n_blocked} jobs are blocked by it")
-    lines.append(f"  for instance {example}" + (f"; log {group.example.log}" if group.example.log else ""))
+    lines.append(f"  for instance {example}")
+    if group.example.log:
+        lines.append(f"  what it said: loadmaster log {run} {group.example.quantum}")
     if group.example.message != group.message:
         lines.append(f"  {group.example.message}")
     if traceback and group.example.traceback:
         lines += [f"  | {line}" for line in group.example.traceback.rstrip().splitlines()]
     return "\n".join(lines)
+
+
+def _undelivered_note(group: UndeliveredGroup) -> str:
+    why = f": {group.example}" if group.example else ""
+    again = "; the command that began the run tries again" if group.example else ""
+    return f"{group.count} copies have not arrived at {group.destination!r}{why}{again}"
 
 
 @contextmanager

@@ -1,11 +1,11 @@
-"""A plan as people see it: its tasks and dataset types, some quanta of a task, one quantum with all its files."""
+"""A plan as people see it: its tasks and dataset types, some quanta of a task, the shards of a step, one quantum."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
 
 from loadmaster_pipelines.resources import Resources
 from loadmaster_planner.plan import Plan, PlannedDataset, PlannedQuantum
-from loadmaster_planner.show import quanta_page, task_facts
+from loadmaster_planner.show import quanta_page, shards, task_facts
 
 from .plan import plan_table
 from .tables import Table, format_bytes, frame_table
@@ -27,6 +27,19 @@ def task_table(plan: Plan, label: str, start: int, limit: int) -> Table:
     return frame_table(page, f"quanta of {label}", notes)
 
 
+def step_table(plan: Plan, step: str, start: int, limit: int) -> Table:
+    """Make a table of up to `limit` shards of a step, from the one in row `start`."""
+    whole = shards(plan, step)
+    page = whole[start : start + limit]
+    n_open = sum(whole[dimension].null_count() for dimension in whole.columns[:-2])
+    notes = [
+        f"{start + 1} to {start + page.height} of {whole.height} shards" if page.height else "no shards",
+        *((f"the next ones: --offset {start + page.height}",) if start + page.height < whole.height else ()),
+        *(("without a value: jobs that have several, or of tasks without the dimension",) if n_open else ()),
+    ]
+    return frame_table(page, f"shards of step {step}", notes)
+
+
 def job_tables(plan: Plan, index: int) -> tuple[Table, ...]:
     """Make a table for each quantum of a job."""
     job = plan.job(index)
@@ -43,7 +56,13 @@ def quantum_table(plan: Plan, quantum: PlannedQuantum, job: int) -> Table:
         for dataset in datasets
     )
     headings = ("", "connection", "dataset type", "data ID", "where", "size", "checksum", "id")
-    notes = (f"quantum {quantum.id} of job {job}, which asks for {_resources(plan.resources(job))}",)
+    notes = (
+        f"quantum {quantum.id} of job {job}, which asks for {_resources(plan.resources(job))}",
+        *(
+            f"group {group.number} of {group.of} of order {group.order}: {_words(group.values)}"
+            for group in plan.groups_of(job)
+        ),
+    )
     title = f"{quantum.task} {_words(quantum.data_id)}"
     return Table(headings, tuple(rows), title, numeric=frozenset(["size"]), notes=notes)
 
@@ -66,7 +85,8 @@ def _types_table(plan: Plan) -> Table:
 
 
 def _file_row(word: str, connection: str, dataset: PlannedDataset) -> tuple[str, ...]:
-    made = "handed on in memory" if dataset.is_elided else f"to be made: {dataset.path}"
+    paths = " and ".join((dataset.path, *dataset.parts.values()))
+    made = "handed on in memory" if dataset.is_elided else f"to be made: {paths}"
     place = dataset.url if dataset.exists else made
     return (
         word,

@@ -73,6 +73,11 @@ def begin_run(
     return run, is_new
 
 
+def reused_by(run: str) -> str:
+    """Name the collection that shows earlier datasets as the outputs of a run."""
+    return f"{run}/{_REUSED}"
+
+
 def run_folders(runs: Path) -> list[Path]:
     """Return the folders of all runs, the oldest first."""
     return sorted(_run_folders(runs), key=lambda folder: (folder / PLAN_NAME).stat().st_mtime_ns)
@@ -119,7 +124,7 @@ def _chain(plan: Plan, children: Sequence[str], rebase: bool) -> tuple[str, ...]
 
 def _reused(plan: Plan) -> str:
     """Name the collection that shows earlier datasets as the run's own; empty where it reuses none."""
-    return f"{plan.output_run}/{_REUSED}" if plan.header.reused else ""
+    return reused_by(plan.output_run) if plan.header.reused else ""
 
 
 def _register(transaction: Transaction, plan: Plan, rebase: bool) -> None:

@@ -6,8 +6,10 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
+from fsspec.core import url_to_fs
 from loadmaster_registry.exchange import import_export
 from loadmaster_registry.store import Registry
 
@@ -63,6 +65,18 @@ def imported(originals: Callable[[str], Path], tmp_path: Path) -> Iterator[Calla
             return opened.enter_context(Registry.open(str(path)))
 
         yield copy
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[str]:
+    """Return the URL of a new folder in a real object store, or skip."""
+    bucket = os.environ.get("LOADMASTER_TEST_S3")
+    if not bucket:
+        pytest.skip('no object store; to start one: eval "$(tests/services/s3-up)"')
+    fs, path = url_to_fs(f"{bucket}/{uuid4().hex}")
+    yield f"{bucket}/{path.rpartition('/')[2]}"
+    fs.invalidate_cache()
+    fs.rm(path, recursive=True)
 
 
 # In continuous integration a test may be skipped for this reason only: the folder is not part of the project.

@@ -27,7 +27,8 @@ BELOW = {
 }
 LATE_IMPORTS = {
     "registry/loadmaster_registry/table_file.py": "most tables are CSV, and no reader of one waits for Astropy",
-    "pipelines/loadmaster_pipelines/formats.py": "a job loads Astropy, Polars and the like when a task reads or writes",
+    "pipelines/loadmaster_pipelines/formats/hdf5.py": "h5py is optional, and not missed before a file needs it",
+    "pipelines/loadmaster_pipelines/storage.py": "a job is told the types of its files, and need not read the list",
     "pipelines/loadmaster_pipelines/handles.py": "a command-line task never reads through Python, and pays nothing",
     "staging/loadmaster_staging/location.py": "a job with local files does not pay for fsspec",
 }

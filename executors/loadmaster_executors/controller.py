@@ -4,44 +4,41 @@ It is crash-only. Whatever state a kill leaves, `execute` begins by finding out 
 way, and goes on; going on after Ctrl-C is no other thing.
 """
 
-import json
 import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from uuid import UUID
 
 from loadmaster_registry.errors import StageError
 from loadmaster_registry.store import Registry
 from loadmaster_staging.backbone import Backbone
+from loadmaster_staging.destinations import Destination, deliveries
 from loadmaster_staging.harvest import Harvested, Reported, harvest, open_run
 from loadmaster_staging.location import join
-from loadmaster_staging.manifest import FATAL, Manifest, QuantumReport, QuantumSpec, Report, Staging
-from loadmaster_staging.stage import clear_folder, fetch_log, read_report
+from loadmaster_staging.manifest import Manifest, Report, Staging
+from loadmaster_staging.stage import clear_folder, read_report
 
+from .claim import claimed
+from .delivery import Deliverer
+from .endings import keep_logs, write_endings
 from .executor import Ended, Executor, RunPlace
-from .journal import STATE_NAMES, Attempt, Failure, JobEnd, JobState, Journal, Share
+from .journal import STATE_NAMES, Attempt, JobState, Journal
 from .loss import report_of_loss
-from .prepare import Manifests, check_runnable, modules_of, why_starved
+from .prepare import Manifests, check_runnable, modules_of, why_starved, with_endpoints
 from .report import RunReport, report
 from .run import RunFolder
 from .schedule import Changes, Schedule
+from .scratch import refuse_too_large
 
 log = logging.getLogger(__name__)
 
 AS_SHIPPED = Staging()
-HARVEST_JOBS = 64  # at most in one transaction, so that workers do not wait long
-HARVEST_S = 0.2  # no report lies longer
+HARVEST_JOBS = 512  # at most in one transaction
+HARVEST_S = 0.2  # no report lies longer; nor does one harvest take much longer, for workers wait meanwhile
+_FEWEST_JOBS = 16  # that are harvested together if there are so many
 _PROGRESS_S = 0.1
 _WAIT_S = 1.0
-_STATES: Mapping[str, JobState] = {
-    "done": JobState.DONE,
-    "no_work": JobState.DONE,
-    "partial": JobState.PARTIAL,
-    "failed": JobState.FAILED,
-}
 
 
 @dataclass(frozen=True)
@@ -68,6 +65,8 @@ def execute(
     backbone: Backbone,
     *,
     staging: Staging = AS_SHIPPED,
+    site: str = "",
+    destinations: Sequence[Destination] = (),
     progress: Callable[[Progress], None] | None = None,
 ) -> RunReport:
     """Run all jobs that can run, harvest them, and return the report; called again, go on where it stands.
@@ -76,6 +75,10 @@ def execute(
 
     Parameters
     ----------
+    site : str
+        Where jobs run: they ask for what the plan says of this site, or else in general.
+    destinations : sequence of Destination
+        What gets copies of what comes home. Those that do not arrive are in the report, and fail nothing.
     progress : callable, optional
         Is told of the counts now and then, and at the end.
 
@@ -89,17 +92,26 @@ def execute(
         If storage or registry cannot be written at all.
     """
     check_runnable(run.plan)
+    refuse_too_large(run.plan, staging, site)
+    staging = with_endpoints(staging, run.path)
     staging_url = backbone.staging_url(run.run, run.token)
-    manifests = Manifests(run.plan, backbone, staging_url, staging, run.journal.made)
+    manifests = Manifests(run.plan, backbone, staging_url, staging, run.journal.made, site)
     tell = progress or (lambda _: None)
     with run.lease():
-        try:
-            controller = _Controller(run, executor, registry, backbone, manifests, tell)
-            while controller.is_on:
-                controller.tick()
-        finally:
-            _take_stock(run.journal, manifests, kept=executor.close())
-            tell(Progress(run.journal.counts()))
+        open_run(registry, run.run, manifests.dataset_types)
+        with claimed(registry, run) as claim:
+            deliverer = Deliverer(run.run, run.journal, registry, backbone, destinations)
+            try:
+                controller = _Controller(run, executor, registry, backbone, manifests, deliverer, tell)
+                while controller.is_on or deliverer.is_on:
+                    controller.tick()
+                    deliverer.tick(is_alone=not controller.is_on)
+                    claim.renew()
+                backbone.remove_staged(staging_url)  # empty folders
+            finally:
+                deliverer.close()
+                _take_stock(run.journal, manifests, kept=executor.close())
+                tell(Progress(run.journal.counts()))
     return report(run)
 
 
@@ -118,6 +130,13 @@ def _report_of(manifest: Manifest) -> Report | None:
     except StageError as error:  # a report that nobody can read is none
         log.warning("unreadable report job=%s attempt=%s: %s", manifest.job, manifest.attempt, error)
         return None
+    except OSError as error:  # whether there is one cannot be seen
+        raise StageError(
+            what=f"the report of job {manifest.job} cannot be fetched",
+            where=manifest.staging_url,
+            why=str(error),
+            todo="see that the storage can be reached, then give the same command again",
+        ) from error
 
 
 class _Controller:
@@ -130,6 +149,7 @@ class _Controller:
         registry: Registry,
         backbone: Backbone,
         manifests: Manifests,
+        deliverer: Deliverer,
         tell: Callable[[Progress], None],
     ) -> None:
         self._run = run
@@ -138,13 +158,17 @@ class _Controller:
         self._registry = registry
         self._backbone = backbone
         self._manifests = manifests
+        self._deliverer = deliverer
         self._tell = tell
-        self._types = {type.name: type for type in run.plan.dataset_types}
+        self._types = {type.name: type for type in manifests.dataset_types}
         self._running: dict[str, Manifest] = {}  # by token
         self._reported: list[Reported] = []
+        self._is_warned = False
+        self._logs = run.log_shards()
+        self._tried_again: set[int] = set()
         self._reported_since = self._told_at = 0.0
-        open_run(registry, run.run, self._types.values())
-        executor.prepare(RunPlace(run.path, run.token, modules_of(run.plan)))
+        self._batch = _FEWEST_JOBS  # how many jobs are harvested at once
+        executor.prepare(RunPlace(run.path, run.token, (*backbone.modules, *modules_of(run.plan))))
         self._take_up()
         self._sweep()
         self._schedule = self._begun()
@@ -190,7 +214,8 @@ class _Controller:
                 self._journal.left_out(),
                 dependencies["job"].to_numpy(),
                 dependencies["needs"].to_numpy(),
-                self._run.plan.priorities(),
+                self._run.plan.priorities(self._manifests.site),
+                self._run.plan.barriers(),
             )
             self._write(schedule.begin())
         return schedule
@@ -200,9 +225,9 @@ class _Controller:
         manifests = (*self._running.values(), *(job.manifest for job in self._reported))
         wanted = {manifest.staging_url for manifest in manifests}
         root = self._manifests.staging_url
-        for name in self._backbone.staged_names(root):
-            if (url := join(root, name)) not in wanted:
-                self._backbone.remove_staged(url)
+        names = self._backbone.staged_names(root)
+        unwanted = [join(root, name) for name in names if join(root, name.partition("-")[0]) not in wanted]
+        self._backbone.each(self._backbone.remove_staged, unwanted)
 
     def _feed(self) -> None:
         """Give the executor as many ready jobs as it wants."""
@@ -257,118 +282,62 @@ class _Controller:
         manifest = self._running.pop(ended.token)
         found = _report_of(manifest)
         if found is None:
-            found = report_of_loss(
-                manifest, ended, partial(self._run.log_path, manifest.job, manifest.attempt)
-            )
+            found = report_of_loss(manifest, ended)
         elif ended.peak_memory_mib:
             found = replace(found, cpu_s=ended.cpu_s, peak_memory_mib=ended.peak_memory_mib)
         if ended.folder is not None and ended.folder.exists():
             clear_folder(ended.folder)
+        self._check_sandbox(manifest, found)
         return Reported(manifest, found)
+
+    def _check_sandbox(self, manifest: Manifest, found: Report) -> None:
+        """Say once that a node cannot do what the site asks for."""
+        asked = manifest.staging.sandbox
+        if found.sandbox != asked and found.outcome != "failed" and not self._is_warned:
+            self._is_warned = True
+            log.warning(
+                "sandbox=%s is not to be had on host=%s: jobs run with sandbox=%s there, and reports say so",
+                asked,
+                found.host,
+                found.sandbox,
+            )
 
     def _is_harvest_due(self) -> bool:
         if not self._reported:
             return False
         is_idle = not self._schedule.ready and self._executor.room() > 0
         is_old = time.monotonic() - self._reported_since >= HARVEST_S
-        return is_idle or is_old or len(self._reported) >= HARVEST_JOBS
+        return is_idle or is_old or len(self._reported) >= self._batch
 
     def _harvest(self) -> None:
-        batch, self._reported = self._reported[:HARVEST_JOBS], self._reported[HARVEST_JOBS:]
+        """Harvest as many jobs as the last harvest says can be done in `HARVEST_S`."""
+        batch, self._reported = self._reported[: self._batch], self._reported[self._batch :]
+        started = time.monotonic()
         harvest(batch, self._registry, self._backbone, self._types, self._record)
+        in_time = len(batch) * HARVEST_S / max(time.monotonic() - started, 1e-3)
+        self._batch = min(max(int(in_time), _FEWEST_JOBS), 2 * self._batch, HARVEST_JOBS)
 
     def _record(self, harvested: Sequence[Harvested]) -> None:
         """Keep logs, then write into the journal how jobs ended and what that means for others."""
-        for job in harvested:
-            self._keep_logs(job)
+        logs = keep_logs(harvested, self._backbone, self._logs)
+        again = {job.manifest.job for job in harvested if self._is_worth_another_try(job)}
+        over = [job for job in harvested if job.manifest.job not in again]
+        copies = deliveries(over, self._deliverer.destinations)
         with self._journal.batch():
-            self._journal.add_made(
-                (UUID(file.dataset_id), file.size_bytes, file.checksum)
-                for job in harvested
-                if job.outcome in ("done", "partial")
-                for quantum in job.report.quanta
-                for file in quantum.outputs
-            )
-            self._journal.add_failures(failure for job in harvested for failure in self._failures(job))
-            for job in harvested:
-                end = _job_end(job)
-                self._journal.end([end])
-                self._journal.add_shares(_shares(job))
+            self._journal.add_deliveries(copies)
+            self._journal.move(again, JobState.READY)
+            for end in write_endings(self._journal, over, logs):
                 self._write(self._schedule.ended(end.job, end.state, left_out=end.left_out))
+        self._deliverer.add(copies)
+        for job in again:
+            self._schedule.again(job)
+        self._tried_again |= again
+
+    def _is_worth_another_try(self, job: Harvested) -> bool:
+        """Whether a job whose files were spoilt on their way home is run once more."""
+        return job.refusal == "checksum_mismatch" and job.manifest.job not in self._tried_again
 
     def _write(self, changes: Changes) -> None:
         self._journal.move(changes.ready, JobState.READY)
         for culprit, jobs in changes.blocked.items():
             self._journal.block(jobs, culprit)
-
-    def _keep_logs(self, job: Harvested) -> None:
-        for index, quantum in enumerate(job.report.quanta):
-            if quantum.log:
-                path = self._run.log_path(job.manifest.job, job.manifest.attempt, index)
-                fetch_log(job.manifest.staging_url, quantum.log, path)
-
-    def _failures(self, job: Harvested) -> list[Failure]:
-        pairs = list(zip(job.manifest.quanta, job.report.quanta, strict=True))
-        if job.refusal:
-            spec, quantum = pairs[0]
-            return [self._failure(job, 0, spec, replace(quantum, message=job.message), job.refusal)]
-        return [
-            self._failure(job, index, spec, quantum, quantum.status)
-            for index, (spec, quantum) in enumerate(pairs)
-            if quantum.status in FATAL or quantum.status == "missing_output"
-        ]
-
-    def _failure(
-        self, job: Harvested, index: int, spec: QuantumSpec, quantum: QuantumReport, class_: str
-    ) -> Failure:
-        path = self._run.log_path(job.manifest.job, job.manifest.attempt, index)
-        return Failure(
-            job=job.manifest.job,
-            attempt=job.manifest.attempt,
-            quantum=spec.id,
-            task=spec.task,
-            data_id=json.dumps(dict(spec.data_id)),
-            class_=class_,
-            error=quantum.error,
-            message=quantum.message,
-            first_frame=quantum.first_frame,
-            traceback=quantum.traceback,
-            log=str(path.relative_to(self._run.path)) if path.exists() else "",
-        )
-
-
-def _job_end(job: Harvested) -> JobEnd:
-    n_planned = sum(not file.is_elided for quantum in job.manifest.quanta for file in quantum.outputs)
-    n_made = sum(len(quantum.outputs) for quantum in job.report.quanta)
-    class_, message = _cause(job)
-    return JobEnd(
-        state=_STATES[job.outcome],
-        class_=class_,
-        message=message,
-        left_out=n_made < n_planned,
-        host=job.report.host,
-        started=job.report.started,
-        ended=job.report.ended,
-        wall_s=job.report.wall_s,
-        cpu_s=job.report.cpu_s,
-        peak_memory_mib=job.report.peak_memory_mib,
-        job=job.manifest.job,
-    )
-
-
-def _shares(job: Harvested) -> list[Share]:
-    """Return what each quantum had of the job's time; a single one had all of it."""
-    quanta = list(zip(job.manifest.quanta, job.report.quanta, strict=True))
-    if job.refusal or len(quanta) < 2:
-        return []
-    return [Share(job.manifest.job, i, spec.task, report.wall_s) for i, (spec, report) in enumerate(quanta)]
-
-
-def _cause(job: Harvested) -> tuple[str, str]:
-    """Return class and message of the first quantum that says why the job ended as it did."""
-    if job.refusal:
-        return job.refusal, job.message
-    if job.outcome == "done":
-        return "", ""
-    statuses = {"no_work"} if job.outcome == "no_work" else FATAL | {"missing_output"}
-    return next((q.status, q.message) for q in job.report.quanta if q.status in statuses)

@@ -40,6 +40,7 @@ class Verdict:
     message: str = ""
     first_frame: str = ""
     traceback: str = ""
+    refused: str = ""  # the file to which Python was refused, as far as the exception says
 
 
 def verdict(exception: BaseException, code: str, read_only: Collection[Path]) -> Verdict:
@@ -54,14 +55,25 @@ def verdict(exception: BaseException, code: str, read_only: Collection[Path]) ->
     """
     if isinstance(exception, CommandEnded):
         return _command_verdict(exception)
+    refused = _refused_file(exception)
     first = exception.args[0] if isinstance(exception, Error) else str(exception)
     return Verdict(
-        status="overwrite_attempt" if _is_refused_write(exception, read_only) else "code_error",
+        status="overwrite_attempt" if refused and Path(refused) in read_only else "code_error",
         error=type(exception).__name__,
         message=str(first)[:MESSAGE_CHARS],
         first_frame=_first_frame(exception.__traceback__, code.partition(".")[0]),
         traceback="".join(traceback.format_exception(exception))[-TRACEBACK_CHARS:],
+        refused=refused,
     )
+
+
+def ended_by(returncode: int) -> Verdict:
+    """Class the end of a job's process that says nothing more; `returncode` is negative for a signal."""
+    if returncode < 0:
+        name = signal_name(-returncode)
+        return Verdict("signal", name, f"the job's process was ended by {name}")
+    message = f"the job's process ended with exit status {returncode}, without a report"
+    return Verdict("code_error", "exit status", message)
 
 
 def signal_name(number: int) -> str:
@@ -88,10 +100,12 @@ def _command_verdict(ended: CommandEnded) -> Verdict:
     return Verdict("code_error", "exit status", message, traceback=ended.tail)
 
 
-def _is_refused_write(exception: BaseException, read_only: Collection[Path]) -> bool:
+def _refused_file(exception: BaseException) -> str:
+    """Return the existing file to which an exception says that there was no access; "" for none."""
     if not isinstance(exception, OSError) or exception.errno not in _REFUSED:
-        return False
-    return isinstance(exception.filename, str | Path) and Path(exception.filename).absolute() in read_only
+        return ""
+    name = exception.filename
+    return str(Path(name).absolute()) if isinstance(name, str | Path) and Path(name).exists() else ""
 
 
 def _first_frame(trace: TracebackType | None, package: str) -> str:

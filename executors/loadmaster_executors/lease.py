@@ -33,6 +33,10 @@ class Lease:
             return None
         return cls(descriptor)
 
+    def fileno(self) -> int:
+        """Return the descriptor that holds it."""
+        return self._descriptor
+
     def say(self, text: str) -> None:
         """Write down who holds it."""
         os.ftruncate(self._descriptor, 0)

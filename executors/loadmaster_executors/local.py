@@ -139,9 +139,22 @@ class LocalExecutor:
     def _share(self, manifest: Manifest) -> int:
         return min(manifest.cpus, self._cpus)
 
+    def _has_room(self, manifest: Manifest) -> bool:
+        """Whether processors and scratch for a job are free."""
+        if self._busy_cpus() + self._share(manifest) > self._cpus:
+            return False
+        budget = manifest.staging.scratch_bytes
+        used = sum(self._scratch_share(worker.job) for worker in self._workers if worker.job is not None)
+        return budget < 0 or used + self._scratch_share(manifest) <= budget
+
+    def _scratch_share(self, manifest: Manifest) -> int:
+        """Return what a job may use of the scratch: where nobody said, as much as each of `cpus` jobs can have."""
+        budget = manifest.staging.scratch_bytes
+        return min(manifest.scratch_bytes, budget) if manifest.scratch_bytes >= 0 else budget // self._cpus
+
     def _feed(self) -> None:
-        """Start jobs from the head of the queue while there is room; none overtakes a wide one that waits."""
-        while self._queue and self._busy_cpus() + self._share(self._queue[0]) <= self._cpus:
+        """Start jobs from the head of the queue while there is room; none overtakes a large one that waits."""
+        while self._queue and self._has_room(self._queue[0]):
             manifest = self._queue.popleft()
             worker = self._idle_worker(self._share(manifest))
             worker.run(manifest, self._scratch / f"{manifest.job}.{manifest.attempt}")

@@ -1,30 +1,34 @@
 """What can be said of a job that left no report."""
 
-import shutil
-from collections.abc import Callable
+from dataclasses import replace
 from itertools import count, takewhile
 from pathlib import Path
 
 from loadmaster_staging.manifest import Manifest, QuantumReport, Report, Status
+from loadmaster_staging.stage import send_log
 
 from . import folder
-from .evidence import signal_name, tail
+from .evidence import ended_by, tail
 from .executor import Ended
 from .job import EXIT_NO_REPORT
 
 
-def report_of_loss(manifest: Manifest, ended: Ended, log_path: Callable[[int], Path]) -> Report:
+def report_of_loss(manifest: Manifest, ended: Ended) -> Report:
     """Return a report in place of the one that a job did not write, from what the executor saw of it.
 
-    Logs that lie in the job's folder still are kept at `log_path(i)`, for the i-th quantum.
+    Logs that lie in the job's folder still are staged, as the job itself would have done.
     """
     status, error, message = _class_of(ended)
-    kept = [_kept(log, log_path(index)) for index, log in enumerate(_logs(ended))]
-    last = max(len(kept) - 1, 0)  # the quantum that was at work
-    quanta = [QuantumReport(q.id, "blocked", message="the job's process ended") for q in manifest.quanta]
-    quanta[last] = QuantumReport(
-        manifest.quanta[last].id, status, error, message, traceback=tail(kept[last]) if kept else ""
-    )
+    logs = _logs(ended)
+    said = tail(logs[-1]) if logs else ""
+    names = [_sent(log, manifest.staging_url, f".log-{i}.txt") for i, log in enumerate(logs)]
+    names += [""] * (len(manifest.quanta) - len(names))
+    quanta = [
+        QuantumReport(quantum.id, "blocked", message="the job's process ended", log=name)
+        for quantum, name in zip(manifest.quanta, names, strict=True)
+    ]
+    last = max(len(logs) - 1, 0)  # the quantum that was at work
+    quanta[last] = replace(quanta[last], status=status, error=error, message=message, traceback=said)
     return Report(
         run=manifest.run,
         job=manifest.job,
@@ -44,13 +48,10 @@ def report_of_loss(manifest: Manifest, ended: Ended, log_path: Callable[[int], P
 def _class_of(ended: Ended) -> tuple[Status, str, str]:
     if ended.returncode is None:
         return "node_lost", "", ended.why
-    if ended.returncode < 0:
-        name = signal_name(-ended.returncode)
-        return "signal", name, f"the job's process was ended by {name}"
     if ended.returncode == EXIT_NO_REPORT:
         return "stage_out_failed", "", "the job could not write its report"
-    message = f"the job's process ended with exit status {ended.returncode}, without a report"
-    return "code_error", "exit status", message
+    found = ended_by(ended.returncode)
+    return found.status, found.error, found.message
 
 
 def _logs(ended: Ended) -> list[Path]:
@@ -61,7 +62,8 @@ def _logs(ended: Ended) -> list[Path]:
     return list(takewhile(Path.exists, (folder.log_path(root, index) for index in count())))
 
 
-def _kept(log: Path, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    shutil.move(log, path)
-    return path
+def _sent(log: Path, staging_url: str, name: str) -> str:
+    try:
+        return send_log(log, staging_url, name)
+    except OSError:  # the disk is full, perhaps: the report has the last lines
+        return ""

@@ -1,4 +1,4 @@
-"""One quantum inside a job: its handles, its code, and what became of it.
+"""One quantum inside a job, in the process that is shut in with it: its handles and its code.
 
 Light: the job runner imports this.
 """
@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TypeVar
@@ -21,77 +20,34 @@ from uuid import UUID
 from loadmaster_pipelines.command import fill
 from loadmaster_pipelines.connections import Connection
 from loadmaster_pipelines.handles import InputHandle, Inputs, NoWork, OutputHandle, Outputs
-from loadmaster_staging.manifest import InputFile, OutputFile, QuantumReport, QuantumSpec
-from loadmaster_staging.stage import WrittenFile
+from loadmaster_staging.manifest import InputFile, OutputFile, QuantumSpec
 
 from .evidence import CommandEnded, Verdict, tail, verdict
 from .folder import JobFolder
+from .outputs import label, recipes_of
 
 _H = TypeVar("_H", InputHandle, OutputHandle)
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """A quantum that is over: its report, and the files it wrote that are to be staged."""
+def run_quantum(spec: QuantumSpec, index: int, folder: JobFolder, log_descriptor: int) -> Verdict:
+    """Run the code of one quantum on files of the job's folder; whatever it raises becomes its verdict.
 
-    report: QuantumReport
-    written: tuple[WrittenFile, ...] = ()
-
-
-def run_quantum(spec: QuantumSpec, index: int, folder: JobFolder) -> Finished:
-    """Run the code of one quantum on files of the job's folder; whatever it raises becomes its status.
-
-    Outputs of a quantum that succeeded can be read by later ones of the same job.
+    Parameters
+    ----------
+    log_descriptor : int
+        Of the quantum's log, open for writing; it is closed.
     """
-    wall_s, cpu_s = time.monotonic(), _cpu_s()
-    found = _judged(_run(spec, index, folder), spec, folder)
-    written = _written(spec, folder) if found.status in ("succeeded", "missing_output") else ()
-    folder.freeze(file.path for file in written)
-    if found.status == "succeeded":
-        folder.readable.update((file.dataset_id, file.path) for file in written)
-    report = QuantumReport(
-        id=spec.id,
-        status=found.status,
-        error=found.error,
-        message=found.message,
-        first_frame=found.first_frame,
-        traceback=found.traceback,
-        wall_s=round(time.monotonic() - wall_s, 6),
-        cpu_s=round(_cpu_s() - cpu_s, 6),
-    )
-    elided = {file.dataset_id for file in spec.outputs if file.is_elided}
-    return Finished(report, tuple(file for file in written if file.dataset_id not in elided))
-
-
-def _run(spec: QuantumSpec, index: int, folder: JobFolder) -> Verdict:
-    if taken := [path.name for path in _output_paths(spec, folder) if os.path.lexists(path)]:
-        message = f"an earlier quantum of the job wrote {', '.join(taken)}, which is not its own"
-        return Verdict("overwrite_attempt", message=message)
     log = folder.log(index)
     started = time.time()
     try:
-        with _captured(log), _working_in(folder.work(index)) as work:
+        with _captured(log_descriptor), _working_in(folder.work(index), folder.temporary(index)) as work:
             _execute(spec, folder, work, log)
             _write_automatic(spec, folder, started, log)
     except NoWork as nothing:
         return Verdict("no_work", message=nothing.reason)
     except BaseException as error:  # whatever a task raises, SystemExit too, ends itself and nothing else
-        return verdict(error, spec.task_class or "", folder.frozen)
+        return verdict(error, spec.task_class or "", set(folder.readable.values()))
     return Verdict("succeeded")
-
-
-def _judged(found: Verdict, spec: QuantumSpec, folder: JobFolder) -> Verdict:
-    """Return the verdict after a look at the files."""
-    if changed := [path.name for path in folder.changed()]:
-        message = f"{', '.join(changed)} was written, but is there to be read only"
-        return Verdict("overwrite_attempt", found.error, message, found.first_frame, found.traceback)
-    if found.status == "succeeded":
-        paths = {file.path for file in _written(spec, folder)}
-        missing = [file for file in spec.outputs if folder.outputs[file.dataset_id] not in paths]
-        if missing:
-            names = ", ".join(f"{f.dataset_type} ({f.connection})" for f in missing)
-            return Verdict("missing_output", message=f"the task ended well without writing {names}")
-    return found
 
 
 def _execute(spec: QuantumSpec, folder: JobFolder, work: Path, log: Path) -> None:
@@ -99,6 +55,7 @@ def _execute(spec: QuantumSpec, folder: JobFolder, work: Path, log: Path) -> Non
         _run_class(spec, folder)
     else:
         _run_command(spec, folder, work, log)
+        label(spec, folder)
 
 
 def _run_class(spec: QuantumSpec, folder: JobFolder) -> None:
@@ -126,7 +83,7 @@ def _run_command(spec: QuantumSpec, folder: JobFolder, work: Path, log: Path) ->
         },
         config=spec.config,
         data_id=spec.data_id,
-        folder=work,
+        folder=Path(os.environ["TMPDIR"]),
     )
     for path, text in line.lists.items():
         path.write_text(text)
@@ -169,6 +126,7 @@ def _input_handles(connection: Connection, spec: QuantumSpec, folder: JobFolder)
             path=folder.readable[file.dataset_id],
             storage_class=connection.storage_class,
             component=connection.component,
+            python_type=connection.python_type,
         )
         for file in _inputs_of(connection, spec, folder)
     ]
@@ -183,6 +141,8 @@ def _output_handles(connection: Connection, spec: QuantumSpec, folder: JobFolder
             path=folder.outputs[file.dataset_id],
             storage_class=connection.storage_class,
             memory=folder.memory if file.is_elided else None,
+            recipes=recipes_of(file, connection, spec, folder),
+            python_type=connection.python_type,
         )
         for file in _outputs_of(connection, spec)
     ]
@@ -224,48 +184,25 @@ def _metadata(spec: QuantumSpec, started: float) -> dict[str, object]:
     }
 
 
-def _output_paths(spec: QuantumSpec, folder: JobFolder) -> list[Path]:
-    return [folder.outputs[file.dataset_id] for file in spec.outputs]
-
-
-def _written(spec: QuantumSpec, folder: JobFolder) -> tuple[WrittenFile, ...]:
-    """Return the declared outputs that are there: files, and no links to elsewhere; elided ones may be in memory."""
-    places = ((file, folder.outputs[file.dataset_id]) for file in spec.outputs)
-    return tuple(
-        WrittenFile(file.dataset_id, path)
-        for file, path in places
-        if path.is_file() and (file.is_elided or not path.is_symlink())
-    )
-
-
-def _cpu_s() -> float:
-    return sum(os.times()[:4])
-
-
 @contextmanager
-def _captured(log: Path) -> Iterator[None]:
+def _captured(stream: int) -> Iterator[None]:
     """Send what this process and its children say on stdout and stderr to a file."""
-    saved = [os.dup(1), os.dup(2)]
-    stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(stream, 1)
+    os.dup2(stream, 2)
+    os.close(stream)
     try:
-        os.dup2(stream, 1)
-        os.dup2(stream, 2)
         yield
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        for number, descriptor in zip((1, 2), saved, strict=True):
-            os.dup2(descriptor, number)
-            os.close(descriptor)
-        os.close(stream)
 
 
 @contextmanager
-def _working_in(folder: Path) -> Iterator[Path]:
-    """Work in a folder, temporary files included."""
+def _working_in(folder: Path, temporary: Path) -> Iterator[Path]:
+    """Work in a folder, with temporary files in another."""
     before = Path.cwd()
     os.chdir(folder)
-    os.environ["TMPDIR"] = str(folder)
+    os.environ["TMPDIR"] = str(temporary)
     tempfile.tempdir = None  # it remembers the folder that it found first
     try:
         yield folder

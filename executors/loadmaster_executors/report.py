@@ -3,15 +3,15 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from .journal import Failure
 from .run import RunFolder
 
 # Most particular first: what tells two failures of the same kind apart, and nothing of their kind.
 _PARTICULARS = (
-    (re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", re.IGNORECASE), "<id>"),
     (re.compile(r"(?<![\w/.>])(?:[a-z][a-z0-9+]*:/)?/[^\s'\",;:)\]}<>]+"), "<path>"),
+    (re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", re.IGNORECASE), "<id>"),
     (re.compile(r"\b0x[0-9a-f]+\b", re.IGNORECASE), "<n>"),
     (re.compile(r"(?<![\w])[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?(?!\w)", re.IGNORECASE), "<n>"),
 )
@@ -48,6 +48,16 @@ class IdleGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class UndeliveredGroup:
+    """Copies that have not arrived at a destination, for the same reason."""
+
+    destination: str
+    error: str  # with numbers, paths and ids left out; "" for those that were not tried yet
+    count: int
+    example: str  # the error of one of them
+
+
+@dataclass(frozen=True, slots=True)
 class RunReport:
     """Where a run stands."""
 
@@ -57,6 +67,7 @@ class RunReport:
         IdleGroup, ...
     ]  # of those done or blocked: because there was nothing to do; most frequent first
     failures: tuple[FailureGroup, ...]  # most frequent first
+    undelivered: tuple[UndeliveredGroup, ...] = ()
 
     @property
     def n_no_work(self) -> int:
@@ -83,8 +94,7 @@ def report(run: RunFolder) -> RunReport:
     """Read a run's report from its journal; also while it goes on."""
     blocked = dict(run.journal.blocked())
     groups: dict[tuple[str, ...], list[tuple[Failure, int]]] = {}
-    for found in run.journal.failures():
-        failure = replace(found, log=str(run.path / found.log)) if found.log else found
+    for failure in run.journal.failures():
         # What a job blocks counts once, for the first of its failures.
         groups.setdefault(_kind(failure), []).append((failure, blocked.pop(failure.job, 0)))
     failures = [_group(kind, members) for kind, members in groups.items()]
@@ -93,6 +103,7 @@ def report(run: RunFolder) -> RunReport:
         counts=run.journal.counts(),
         idle=_idle(run),
         failures=tuple(sorted(failures, key=lambda group: -group.count)),
+        undelivered=_undelivered(run),
     )
 
 
@@ -102,6 +113,13 @@ def _idle(run: RunFolder) -> tuple[IdleGroup, ...]:
         kinds.setdefault((run.plan.task_of(job), normalised(message)), []).append(message)
     groups = (IdleGroup(*kind, len(messages), messages[0]) for kind, messages in kinds.items())
     return tuple(sorted(groups, key=lambda group: -group.count))
+
+
+def _undelivered(run: RunFolder) -> tuple[UndeliveredGroup, ...]:
+    kinds: dict[tuple[str, str], list[str]] = {}
+    for delivery in run.journal.deliveries():
+        kinds.setdefault((delivery.destination, normalised(delivery.error)), []).append(delivery.error)
+    return tuple(UndeliveredGroup(*kind, len(errors), errors[0]) for kind, errors in kinds.items())
 
 
 def normalised(message: str) -> str:

@@ -12,6 +12,7 @@ from typing import Self
 
 from loadmaster_planner.plan import Plan
 from loadmaster_registry.errors import RunError
+from loadmaster_staging.shards import Shards, piece_of, read_piece
 
 from .journal import JobState, Journal
 from .lease import Lease, holder, is_held
@@ -19,7 +20,7 @@ from .lease import Lease, holder, is_held
 PLAN_NAME = "plan"
 JOURNAL_NAME = "journal.sqlite3"
 _LEASE_NAME = "lease"
-_LOGS_PER_FOLDER = 1000
+_LOGS_NAME = "logs"
 _TRIES, _TRY_S = 5, 0.02
 
 
@@ -99,10 +100,32 @@ class RunFolder:
             self.journal.move(jobs, JobState.CANCELLED)
         return len(jobs)
 
-    def log_path(self, job: int, attempt: int, index: int) -> Path:
-        """Return where the log of a quantum of a job is kept."""
-        folder = self.path / "logs" / f"{job // _LOGS_PER_FOLDER:06d}"
-        return folder / f"{job}.{attempt}.{index}.txt"
+    def log_shards(self) -> Shards:
+        """Return where a controller of this run keeps logs."""
+        return Shards(str(self.path / _LOGS_NAME), ".txt")
+
+    def log(self, quantum: str, attempt: int | None = None) -> str:
+        """Return what an attempt at a quantum said, the last one by default; "" if it said nothing.
+
+        Raises
+        ------
+        RunError
+            If the log cannot be read.
+        """
+        found = self.journal.log(quantum, attempt)
+        if found is None:
+            return ""
+        piece = piece_of(str(self.path / _LOGS_NAME / found.url))
+        assert piece is not None, "logs are kept in shards"
+        try:
+            return read_piece(piece).decode(errors="replace")
+        except OSError as error:
+            raise RunError(
+                what="the log cannot be read",
+                where=piece.shard_url,
+                why=str(error),
+                todo="run the job again if you need it",
+            ) from error
 
     def _check_same(self, plan: Plan) -> None:
         there = (self.journal.facts()["plan"], self.run)

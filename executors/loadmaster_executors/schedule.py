@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
 import numpy as np
+from loadmaster_planner.orders import Barriers
 from numpy.typing import NDArray
 
 from .journal import JobState
@@ -43,6 +44,9 @@ class Ready:
 class Schedule:
     """The states of all jobs of a run.
 
+    Jobs and barriers are nodes of one graph. A barrier opens when all before it is over: done, or, unless it is
+    blocking, ended in any way.
+
     Parameters
     ----------
     states : ndarray of uint8, shape (n_jobs,)
@@ -53,6 +57,8 @@ class Schedule:
         Job `job[i]` reads what job `needs[i]` makes; distinct pairs without circles.
     priority : ndarray of int64, shape (n_jobs,), optional
         Of what is ready, the highest goes first.
+    barriers : Barriers, optional
+        What jobs wait for beside what they read; without circles together with that.
     """
 
     def __init__(
@@ -62,16 +68,22 @@ class Schedule:
         job: NDArray[np.int64],
         needs: NDArray[np.int64],
         priority: NDArray[np.int64] | None = None,
+        barriers: Barriers | None = None,
     ) -> None:
-        self.states = states.copy()
-        self.states[states == JobState.READY] = JobState.WAITING
+        known = barriers or Barriers.between(len(states), ())
+        n_nodes = len(states) + known.is_blocking.size
+        self._all_states = np.full(n_nodes, JobState.WAITING, dtype=np.uint8)
+        self.states = self._all_states[: len(states)]
+        self.states[:] = np.where(states == JobState.READY, JobState.WAITING, states)
+        self._is_blocking = known.is_blocking
         self.ready = Ready(priority)
-        order = np.argsort(needs, kind="stable")
-        self._children = job[order]
-        self._first_child = np.searchsorted(needs[order], np.arange(len(states) + 1))
-        settled = states == JobState.DONE
-        self._n_missing = np.bincount(job[~settled[needs]], minlength=len(states))
-        self._is_short = np.zeros(len(states), dtype=bool)
+        child, parent = np.concatenate([job, known.node]), np.concatenate([needs, known.needs])
+        order = np.argsort(parent, kind="stable")
+        self._children = child[order]
+        self._first_child = np.searchsorted(parent[order], np.arange(n_nodes + 1))
+        settled = self._all_states == JobState.DONE
+        self._n_missing = np.bincount(child[~settled[parent]], minlength=n_nodes)
+        self._is_short = np.zeros(n_nodes, dtype=bool)
         self._is_short[job[settled[needs] & left_out[needs]]] = True
 
     def counts(self) -> NDArray[np.int64]:
@@ -85,10 +97,11 @@ class Schedule:
     def begin(self) -> Changes:
         """Find what is ready, and what partial jobs of an earlier life block."""
         changes = Changes()
-        for job in np.flatnonzero(self.states == JobState.PARTIAL):
-            self._block_after(int(job), changes)
-        free = (self.states == JobState.WAITING) & (self._n_missing == 0)
-        self._make_ready(map(int, np.flatnonzero(free)), changes)
+        waiting = np.flatnonzero((self._all_states == JobState.WAITING) & (self._n_missing == 0))
+        partial = np.flatnonzero(self.states == JobState.PARTIAL)
+        self._release(waiting, changes)
+        for job in map(int, partial):
+            self._block_after(job, changes)
         return changes
 
     def started(self, job: int) -> None:
@@ -98,6 +111,11 @@ class Schedule:
     def finished(self, job: int) -> None:
         """Take note that a job's report is there."""
         self.states[job] = JobState.FINISHED
+
+    def again(self, job: int) -> None:
+        """Take note that a job whose report is there is to be run once more."""
+        self.states[job] = JobState.READY
+        self.ready.add(job)
 
     def ended(self, job: int, state: JobState, *, left_out: bool) -> Changes:
         """Take note of a harvested job (done, partial or failed)."""
@@ -118,11 +136,26 @@ class Schedule:
 
     def _settle(self, job: int, left_out: bool, changes: Changes) -> None:
         children = self._children_of(job)
-        self._n_missing[children] -= 1
         if left_out:
             self._is_short[children] = True
-        free = children[(self._n_missing[children] == 0) & (self.states[children] == JobState.WAITING)]
-        self._make_ready(map(int, free), changes)
+        self._release(self._freed(children), changes)
+
+    def _freed(self, nodes: NDArray[np.int64], fewer: NDArray[np.int64] | int = 1) -> NDArray[np.int64]:
+        """Take note that distinct nodes wait for so many nodes less; return those that wait for nothing any more."""
+        self._n_missing[nodes] -= fewer
+        is_free = (self._n_missing[nodes] == 0) & (self._all_states[nodes] == JobState.WAITING)
+        return np.asarray(nodes[is_free])
+
+    def _release(self, free: NDArray[np.int64], changes: Changes) -> None:
+        """Make jobs ready that wait for nothing, and open barriers."""
+        rest = [free]
+        while rest:
+            nodes = rest.pop()
+            is_job = nodes < self.states.size
+            self._make_ready(map(int, nodes[is_job]), changes)
+            for barrier in map(int, nodes[~is_job]):
+                self._all_states[barrier] = JobState.DONE
+                rest.append(self._freed(self._children_of(barrier)))
 
     def _make_ready(self, jobs: Iterator[int], changes: Changes) -> None:
         for job in jobs:
@@ -131,14 +164,29 @@ class Schedule:
             changes.ready.append(job)
 
     def _block_after(self, culprit: int, changes: Changes) -> None:
+        """Block all that waits for a job that is not done; barriers that only wait for its end wait no longer."""
         found = changes.blocked.setdefault(culprit, [])
-        frontier = [culprit]
-        while frontier:
-            children = self._children_of(frontier.pop())
-            new = children[self.states[children] == JobState.WAITING]
-            self.states[new] = JobState.BLOCKED
-            found.extend(map(int, new))
-            frontier.extend(map(int, new))
+        frontier = np.array([culprit])
+        while frontier.size:
+            children, times = np.unique(self._children_of_all(frontier), return_counts=True)
+            passing = self._is_passing(children)
+            self._release(self._freed(children[passing], times[passing]), changes)
+            frontier = children[~passing & (self._all_states[children] == JobState.WAITING)]
+            self._all_states[frontier] = JobState.BLOCKED
+            found += frontier[frontier < self.states.size].tolist()
 
-    def _children_of(self, job: int) -> NDArray[np.int64]:
-        return self._children[self._first_child[job] : self._first_child[job + 1]]
+    def _is_passing(self, nodes: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Say which nodes are barriers that any end opens."""
+        is_passing = np.zeros(nodes.size, dtype=bool)
+        barriers = nodes >= self.states.size
+        is_passing[barriers] = ~self._is_blocking[nodes[barriers] - self.states.size]
+        return is_passing
+
+    def _children_of(self, node: int) -> NDArray[np.int64]:
+        return self._children[self._first_child[node] : self._first_child[node + 1]]
+
+    def _children_of_all(self, nodes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the children of some nodes; one that several of them have is there as often."""
+        begin, count = self._first_child[nodes], self._first_child[nodes + 1] - self._first_child[nodes]
+        within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+        return np.asarray(self._children[np.repeat(begin, count) + within])

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from loadmaster_staging.manifest import Manifest, manifest_from_json
+from loadmaster_staging.sandbox import software_of
+from loadmaster_staging.software import software_digest
 
 from .job import EXIT_NO_REPORT, run_job
 from .lease import Lease
@@ -96,6 +98,9 @@ class Worker:
     def _start(self, text: str, folder: Path, token: str) -> None:
         # Here and not in the child, in which every page that is written to must be copied first.
         manifest = manifest_from_json(text)
+        software_digest()
+        if manifest.staging.sandbox != "off":
+            software_of(manifest.staging, folder.parent)
         self._token = token
         self._child = os.fork()
         if self._child == 0:
@@ -112,7 +117,7 @@ class Worker:
             self._lease.say(str(os.getpid()))
             self._lease.share()
             self._channel.close()
-            run_job(manifest, folder)
+            run_job(manifest, folder, (self._lease.fileno(),))
         except OSError:
             traceback.print_exc()
             return EXIT_NO_REPORT

@@ -23,11 +23,26 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "register-skymap": ("repository", "Register a sky map with its tracts and patches."),
         "certify": ("repository", "Give calibrations a range of validity."),
     },
+    "Keeping house": {
+        "delete": ("house", "Remove datasets with their files."),
+        "collection": ("house", "Say how long collections stay and whose they are; remove them."),
+        "gc": (
+            "house",
+            "Remove what nobody needs any more: expired collections, datasets of removed runs, the trash.",
+        ),
+        "fsck": (
+            "fsck",
+            "Compare the registry with the files: missing, orphaned, of wrong size or checksum.",
+        ),
+    },
     "Questions": {
         "query-data-ids": ("query", "List the data IDs over some dimensions."),
         "query-datasets": ("query", "List the datasets of one type."),
         "query-collections": ("query", "List collections and what chains hold."),
         "query-dimension-records": ("query", "List the records of one dimension element."),
+        "dataset": ("dataset", "Look at single datasets."),
+        "unpack": ("unpack", "Unpack undeclared files that `--junk keep` brought home."),
+        "what-is": ("what_is", "Say what a file is, what made it, and from what, by its header alone."),
         "query-flags": ("flag", "List what is flagged, since when, and why."),
         "check-where": ("check", "Check an expression without running it."),
     },
@@ -46,7 +61,11 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "run": ("work", "Plan, submit and wait; after an interruption, go on."),
         "status": ("work", "Say how far runs are."),
         "report": ("work", "Say what a run did, and why what failed failed."),
+        "log": ("log", "Show what a quantum said."),
         "why": ("why", "Say why a quantum is run: what differs from the nearest earlier one."),
+    },
+    "Site": {
+        "cache": ("cache", "Fill a site's cache, look at it, verify it, clear it."),
     },
     "First steps": {
         "demo": ("demo", "See it all work on a simulated sky, or on real images."),

@@ -1,13 +1,14 @@
 """Options that several commands share: the same word means the same everywhere."""
 
 import json
-import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
+from ..sizes import bytes_of
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -90,6 +91,12 @@ def config_options(command: _Command) -> _Command:
         click.option(
             "--trusted", is_flag=True, help="Let Python code in the pipeline's files configure tasks."
         ),
+        click.option(
+            "--formats",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            metavar="FILE",
+            help="In which formats, and how compressed, outputs are written.  [default: the repository's]",
+        ),
         click.option("--select", metavar="SET", help="Only these tasks: 'a|b', '<=coadd', '~plots', …"),
         click.option(
             "-c",
@@ -108,7 +115,7 @@ def limit_options(command: _Command) -> _Command:
     for option in (
         click.option(
             "--max-bytes",
-            callback=_bytes,
+            callback=size_value,
             metavar="SIZE",
             help="Refuse a plan that reads and makes more: 500GB, 2TiB.",
         ),
@@ -123,12 +130,9 @@ def limit_options(command: _Command) -> _Command:
     return command
 
 
-def _bytes(context: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
-    """Read a size: a number of bytes, or one with a unit, of thousands (GB) or of 1024s (GiB)."""
-    if text is None:
-        return None
-    found = re.fullmatch(r"(\d+(?:\.\d*)?(?:[eE]\d+)?)\s*(?:([kKMGTP]?)(i?)B?)", text.strip())
-    if found is None:
-        raise click.BadParameter(f"{text!r} is no size; write 500GB, 2TiB or a number", context, parameter)
-    number, prefix, binary = found.groups()
-    return float(float(number) * (1024 if binary else 1000) ** " KMGTP".index(prefix.upper() or " "))
+def size_value(context: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
+    """Read a size."""
+    try:
+        return None if text is None else float(bytes_of(text))
+    except ValueError as error:
+        raise click.BadParameter(str(error), context, parameter) from None

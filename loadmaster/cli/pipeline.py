@@ -29,11 +29,17 @@ def show_command(
     config: tuple[str, ...],
     select: str | None,
     trusted: bool,
+    formats: Path | None,
     extensions: tuple[Path, ...],
 ) -> None:
     """Print a pipeline's tasks and dataset types: PIPELINE is a YAML file, FILE#LABEL,… for a part of it."""
     loaded = load_pipeline(
-        pipeline, universe=load_universe(*extensions), config=config, select=select, trusted=trusted
+        pipeline,
+        universe=load_universe(*extensions),
+        config=config,
+        select=select,
+        trusted=trusted,
+        formats=[formats] if formats else [],
     )
     if form == "json":
         show_json(loaded.to_json())

@@ -16,10 +16,11 @@ from loadmaster_planner.show import (
     plan_facts,
     quanta_page,
     quantum_facts,
+    shards,
     verify,
 )
 
-from ..show import job_tables, plan_tables, quantum_table, task_table
+from ..show import job_tables, plan_tables, quantum_table, step_table, task_table
 from ..tables import Table, frame_rows
 from .output import show, show_json, tell
 
@@ -32,15 +33,16 @@ _PAGE = 50
 @click.option(
     "--task", "tasks", multiple=True, metavar="LABEL", help="The quanta of a task.  [any number of times]"
 )
+@click.option("--step", metavar="STEP", help="What a step of the pipeline may be split into: its shards.")
 @click.option(
     "--quantum", metavar="QUANTUM", help="One quantum: 'isr exposure=1228 detector=41', its uuid, or its job."
 )
 @click.option("--job", type=click.IntRange(min=0), metavar="N", help="One job with all its quanta.")
 @click.option(
-    "--limit", type=click.IntRange(min=1), default=_PAGE, show_default=True, help="Quanta of a task."
+    "--limit", type=click.IntRange(min=1), default=_PAGE, show_default=True, help="Quanta, or shards."
 )
 @click.option(
-    "--offset", type=click.IntRange(min=0), default=0, help="How many quanta of a task to pass over."
+    "--offset", type=click.IntRange(min=0), default=0, help="How many quanta, or shards, to pass over."
 )
 @click.option(
     "--format",
@@ -60,7 +62,7 @@ _PAGE = 50
     "--verify", "is_verified", is_flag=True, help="Read all of the file first, and compute its digest again."
 )
 def show_command(plan: Path, form: str, folder: Path | None, is_verified: bool, **asked: Any) -> None:
-    """Show a plan: its tasks and dataset types, some quanta, one quantum or job.
+    """Show a plan: its tasks and dataset types, some quanta, shards, one quantum or job.
 
     PLAN is a file that `plan --save` wrote, or the file `plan` in a run's folder.
     """
@@ -82,20 +84,25 @@ def show_command(plan: Path, form: str, folder: Path | None, is_verified: bool, 
 
 
 def _check_usage(form: str, folder: Path | None, asked: dict[str, Any]) -> None:
-    chosen = [name for name in ("tasks", "quantum", "job") if asked[name] not in (None, ())]
+    chosen = [name for name in ("tasks", "step", "quantum", "job") if asked[name] not in (None, ())]
     if len(chosen) > 1:
-        raise click.UsageError("give one of --task, --quantum and --job")
+        raise click.UsageError("give one of --task, --step, --quantum and --job")
+    if asked["step"] and form in _DIAGRAMS:
+        raise click.UsageError("--step is for --format text and json: a table")
     if asked["level"] and form not in _DIAGRAMS:
         raise click.UsageError(f"--level is for --format {', '.join(_DIAGRAMS)}")
     if (form == "parquet") != (folder is not None):
         raise click.UsageError("--format parquet and --folder go together: the tables are written there")
     if form == "parquet" and chosen:
-        raise click.UsageError("--format parquet writes all of a plan: leave --task, --quantum and --job out")
+        raise click.UsageError(
+            "--format parquet writes all of a plan: leave --task, --step, --quantum and --job out"
+        )
 
 
 def _tables(
     plan: Plan,
     tasks: tuple[str, ...],
+    step: str | None,
     quantum: str | None,
     job: int | None,
     limit: int,
@@ -109,6 +116,8 @@ def _tables(
         yield quantum_table(plan, plan.quantum(place.task, place.row), job_of(plan, place))
     elif tasks:
         yield from (task_table(plan, label, offset, limit) for label in tasks)
+    elif step is not None:
+        yield step_table(plan, step, offset, limit)
     else:
         yield from plan_tables(plan)
 
@@ -116,6 +125,7 @@ def _tables(
 def _facts(
     plan: Plan,
     tasks: tuple[str, ...],
+    step: str | None,
     quantum: str | None,
     job: int | None,
     limit: int,
@@ -129,6 +139,9 @@ def _facts(
         return {"job": job_of(plan, place), **quantum_facts(plan.quantum(place.task, place.row))}
     if tasks:
         return {label: frame_rows(quanta_page(plan, label, offset, offset + limit)) for label in tasks}
+    if step is not None:
+        found = shards(plan, step)
+        return {"step": step, "n_shards": found.height, "shards": frame_rows(found[offset : offset + limit])}
     return plan_facts(plan)
 
 

@@ -12,6 +12,8 @@ from loadmaster_planner.explain.explanation import Explanation
 from loadmaster_registry.errors import RegistryError
 from rich.console import Console
 
+from ..config import SITE_VARIABLE
+from ..endpoints import endpoint_facts, endpoint_notes
 from ..plan import plan_table
 from ..repo import Repo
 from ..run import Run, report_facts, report_table, status_table
@@ -23,6 +25,7 @@ from .options import (
     json_option,
     limit_options,
     repo_option,
+    size_value,
     split_names,
     where_option,
 )
@@ -132,10 +135,27 @@ def _job_options() -> Iterator[_Option]:
 def submit_options(command: _Command) -> _Command:
     """Add the options that say how a plan is run."""
     rebase_help = "Put the output on other inputs than those from which its older runs were made."
+    junk_help = "What becomes of files that tasks write and nobody declared: keep packs them, a dataset a quantum."
     for option in (
         click.option("--rebase", is_flag=True, help=rebase_help),
+        click.option(
+            "--junk-limit",
+            default="100MB",
+            show_default=True,
+            metavar="SIZE",
+            callback=size_value,
+            help="How much --junk keep packs for each quantum.",
+        ),
+        click.option(
+            "--junk", type=click.Choice(["drop", "keep"]), default="drop", show_default=True, help=junk_help
+        ),
         click.option("-j", "--jobs", type=click.IntRange(min=1), metavar="N", help="How many jobs at once."),
-        click.option("--site", default="local", show_default=True, help="A site's name, or its YAML file."),
+        click.option(
+            "--site",
+            default="local",
+            envvar=SITE_VARIABLE,
+            help=f"A site's name, or its YAML file.  [default: ${SITE_VARIABLE}, or local]",
+        ),
     ):
         command = option(command)
     return command
@@ -211,14 +231,23 @@ def _tell_why(why: Explanation | WhyNot, as_json: bool) -> int:
 @submit_options
 @json_option
 @repo_option
-def submit_command(plan: Path, site: str, jobs: int | None, rebase: bool, as_json: bool, repo: str) -> int:
+def submit_command(
+    plan: Path,
+    site: str,
+    jobs: int | None,
+    rebase: bool,
+    junk: str,
+    junk_limit: float,
+    as_json: bool,
+    repo: str,
+) -> int:
     """Start the run of a saved plan and wait for it.
 
     PLAN is a file that `plan --save` wrote. The same command again goes on where it stands.
     """
     with Repo(repo) as opened:
         run = opened.open_plan(plan).submit(site=site, jobs=jobs, rebase=rebase)
-        return _finish(run, as_json, repo)
+        return _finish(run, as_json, repo, _junk_bytes(junk, junk_limit))
 
 
 @click.command("run")
@@ -227,7 +256,7 @@ def submit_command(plan: Path, site: str, jobs: int | None, rebase: bool, as_jso
 @submit_options
 @json_option
 @repo_option
-def run_command(as_json: bool, repo: str, **asked: Any) -> int:
+def run_command(junk: str, junk_limit: float, as_json: bool, repo: str, **asked: Any) -> int:
     """Plan, submit and wait; after an interruption, go on.
 
     PIPELINE is a YAML file; FILE#LABEL,… a part of it. If a run of the same request was interrupted, or jobs
@@ -236,7 +265,7 @@ def run_command(as_json: bool, repo: str, **asked: Any) -> int:
     with Repo(repo) as opened:
         run = opened.run(**asked)
         _tell_of_others(opened, run, repo)
-        return _finish(run, as_json, repo)
+        return _finish(run, as_json, repo, _junk_bytes(junk, junk_limit))
 
 
 @click.command("status")
@@ -251,7 +280,13 @@ def status_command(run: str | None, as_json: bool, repo: str) -> None:
     with Repo(repo) as opened:
         runs = opened.runs() if run is None else [opened.open_run(run)]
         lines = [(one.report(), one.status()) for one in runs]
-    show(status_table(lines), [report_facts(report, status) for report, status in lines], as_json)
+    shown = [one.folder.path for one in runs if run is not None or one.folder.is_attended]
+    notes = dict.fromkeys(note for folder in shown for note in endpoint_notes(folder))
+    facts = [
+        {**report_facts(report, status), "endpoints": endpoint_facts(one.folder.path)}
+        for one, (report, status) in zip(runs, lines, strict=True)
+    ]
+    show(status_table(lines, tuple(notes)), facts, as_json)
     if any(status == "stopped" for _, status in lines):
         tell("a stopped run goes on with the command that began it, or: loadmaster submit REPO/runs/RUN/plan")
 
@@ -284,14 +319,19 @@ def _tell_of_others(opened: Repo, run: Run, repo: str) -> None:
             tell(f"  to go on with it: loadmaster submit {plan}{at(repo)}")
 
 
-def _finish(run: Run, as_json: bool, repo: str) -> int:
+def _junk_bytes(junk: str, limit: float) -> int:
+    """Return how much of undeclared files is kept for each quantum; -1 for none at all."""
+    return int(limit) if junk == "keep" else -1
+
+
+def _finish(run: Run, as_json: bool, repo: str, junk_bytes: int) -> int:
     """Wait for a run, and say how it ended and what to do next."""
     if run.is_resumed:
         tell(f"going on with run {run.name}, begun {run.folder.journal.facts()['created']}")
     else:
         plan_table(run.folder.plan).print(Console(stderr=True))
     try:
-        report = run.wait()
+        report = run.wait(junk_bytes=junk_bytes)
     except KeyboardInterrupt:
         tell(f"interrupted: nothing runs any more, and the same command goes on with run {run.name}")
         return FAILED

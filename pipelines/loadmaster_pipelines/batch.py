@@ -1,4 +1,4 @@
-"""A batch file as values: which quanta run together in a job, and what jobs ask for.
+"""A batch file as values: which quanta run together in a job, what jobs ask for, and which go before others.
 
 Two forms are read: ours, and what a `bps` submit file says of the same things.
 """
@@ -42,11 +42,29 @@ class Cluster:
         return self.places.get(key, self.places.get("", f"cluster {self.name}"))
 
 
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Jobs that run group after group: those that agree in `dimensions`, in the order of their values."""
+
+    name: str
+    labels: tuple[str, ...]  # of jobs: the name of a cluster, or of a task that is in none
+    dimensions: tuple[str, ...]
+    equal_dimensions: tuple[tuple[str, str], ...] = ()  # as in a cluster
+    find_method: FindMethod = ""  # how a job without some of `dimensions` finds its group: along the graph
+    is_blocking: bool = False  # what fails in a group keeps the groups after it from running
+    places: Mapping[str, str] = field(default_factory=dict, compare=False)  # key or label → file:line:column
+
+    def at(self, key: str) -> str:
+        """Return where `key`, or the label of jobs, stands."""
+        return self.places.get(key, self.places.get("", f"order {self.name}"))
+
+
 @dataclass(frozen=True)
 class Clustering:
     """How a plan's quanta become jobs; without anything said, each is a job of its own."""
 
     clusters: tuple[Cluster, ...] = ()
+    orders: tuple[Order, ...] = ()
     tasks: Mapping[str, ResourceRequest] = field(default_factory=dict)  # of one quantum, by label
     defaults: ResourceRequest = NOTHING_ASKED  # of one quantum of any task
     sites: Mapping[str, ResourceRequest] = field(default_factory=dict)  # the same, at a site
@@ -71,22 +89,29 @@ class Clustering:
         ------
         PipelineError
             If it names a task that neither the pipeline has nor was selected away; in a file that is shared by
-            several pipelines, only if that is probably a misspelling.
+            several pipelines, only if that is probably a misspelling. If an order names a task of a cluster.
         """
+        tasks, names = {*pipeline.tasks, *pipeline.left_out}, {c.name for c in self.clusters}
         unused = [
-            *self._unknown(pipeline, ((c.at(t), t) for c in self.clusters for t in c.tasks)),
-            *self._unknown(pipeline, ((self.at(f"tasks.{t}"), t) for t in self.tasks)),
+            *self._unknown(tasks, ((c.at(t), t) for c in self.clusters for t in c.tasks)),
+            *self._unknown(tasks, ((self.at(f"tasks.{t}"), t) for t in self.tasks)),
+            *self._unknown(tasks | names, ((o.at(label), label) for o in self.orders for label in o.labels)),
         ]
         for cluster in self.clusters:
             _check_name(cluster, pipeline)
+        for order in self.orders:
+            _check_labels(order, self.clusters)
         kept = [replace(c, tasks=tuple(t for t in c.tasks if t in pipeline.tasks)) for c in self.clusters]
-        names = sorted(set(unused))
-        note = f"the batch file names {len(names)} tasks that the pipeline has not: {', '.join(names[:10])}"
+        jobs = {*pipeline.tasks, *(c.name for c in kept if c.tasks)}
+        orders = [replace(o, labels=tuple(label for label in o.labels if label in jobs)) for o in self.orders]
+        lost = sorted(set(unused))
+        note = f"the batch file names {len(lost)} tasks that the pipeline has not: {', '.join(lost[:10])}"
         return replace(
             self,
             clusters=tuple(c for c in kept if c.tasks),
+            orders=tuple(o for o in orders if o.labels),
             tasks={label: asked for label, asked in self.tasks.items() if label in pipeline.tasks},
-            notes=self.notes + ((note + (", …" if len(names) > 10 else ""),) if names else ()),
+            notes=self.notes + ((note + (", …" if len(lost) > 10 else ""),) if lost else ()),
         )
 
     def applied(self, pipeline: Pipeline) -> Pipeline:
@@ -109,11 +134,10 @@ class Clustering:
             for label, task in pipeline.tasks.items()
         }
 
-    def _unknown(self, pipeline: Pipeline, named: Iterable[tuple[str, str]]) -> list[str]:
-        """Return the labels that are in no way the pipeline's; refuse what is not meant to be so."""
+    def _unknown(self, here: set[str], named: Iterable[tuple[str, str]]) -> list[str]:
+        """Return the labels that are not `here`; refuse what is not meant to be so."""
         entries = list(named)
         labels = {label for _, label in entries}
-        here = {*pipeline.tasks, *pipeline.left_out}
         unknown = []
         for where, label in entries:
             if label not in here:
@@ -135,6 +159,19 @@ def _check_name(cluster: Cluster, pipeline: Pipeline) -> None:
             "jobs are told apart by the name of their cluster or task",
             "give the cluster another name, or add the task to it",
         )
+
+
+def _check_labels(order: Order, clusters: Sequence[Cluster]) -> None:
+    """Refuse a task whose jobs bear the name of its cluster."""
+    home = {task: c.name for c in clusters for task in c.tasks if c.name != task}
+    for label in order.labels:
+        if label in home and label not in home.values():
+            refuse(
+                order.at(label),
+                f"order {order.name!r} names task {label!r}, which has no jobs of its own",
+                f"its quanta run in jobs of cluster {home[label]!r}",
+                f"name {home[label]!r} instead",
+            )
 
 
 def one_home(clusters: Sequence[Cluster]) -> None:

@@ -6,19 +6,20 @@ from typing import Any
 
 from loadmaster_registry.errors import did_you_mean
 
-from .batch import Cluster, Clustering, one_home
+from .batch import Cluster, Clustering, Order, one_home
 from .loader import GIVEN
 from .resources import NOTHING_ASKED, ResourceRequest
 from .yaml_source import Block, Items, check_keys, expand, mapping_in, read_yaml, refuse
 
 _TOP = (
-    "clusters", "memory_mb", "other_requests", "resources", "defaults", "sites", "elide", "store_after_all",
-    "source",
+    "clusters", "ordering", "memory_mb", "other_requests", "resources", "defaults", "sites", "elide",
+    "store_after_all", "source",
 )  # fmt: skip
 _CLUSTER = (
     "tasks", "dimensions", "equal_dimensions", "partition_dimensions", "partition_max_jobs",
     "partition_max_size", "template", "find_method", "target_s", "resources",
 )  # fmt: skip
+_ORDER = ("labels", "dimensions", "equal_dimensions", "find_method", "blocking")
 _RESOURCES = ("cpus", "memory_mib", "walltime_s", "disk_mib", "priority", "run_time_s", "output_mib")
 
 # What a submit file calls these things, and what one unit of its number is in ours.
@@ -32,6 +33,10 @@ _SUBMIT_RESOURCES: Mapping[str, tuple[str, int]] = {
 _SUBMIT_CLUSTER = (
     "pipetasks", "dimensions", "equalDimensions", "partitionDimensions", "partitionMaxClusters",
     "partitionMaxSize", "clusterTemplate", "findDependencyMethod",
+)  # fmt: skip
+_SUBMIT_ORDER = (
+    "labels", "dimensions", "equalDimensions", "findDependencyMethod", "blocking", "implementation",
+    "ordering_type",
 )  # fmt: skip
 # What else a submit file may say of a job: for its own engine, and of no meaning here.
 _SUBMIT_JOB = (
@@ -92,6 +97,7 @@ def _own(block: Block) -> Clustering:
     places |= {f"elide.{name}": block.at("elide") for name in elided}
     return Clustering(
         clusters=tuple(_cluster(name, clusters) for name in clusters),
+        orders=_orders(block),
         tasks=asked,
         defaults=_resources(block, "defaults"),
         sites={name: _resources(sites, name) for name in sites},
@@ -103,17 +109,13 @@ def _own(block: Block) -> Clustering:
 
 
 def _cluster(name: Any, clusters: Block) -> Cluster:
-    body = _cluster_body(name, clusters)
+    body = _named_body(name, clusters, "a cluster")
     check_keys(body, _CLUSTER, f"cluster {name!r}")
-    pairs = body.get("equal_dimensions") or []
-    if not isinstance(pairs, list) or not all(_is_pair(pair) for pair in pairs):
-        refuse(body.at("equal_dimensions"), "`equal_dimensions` is no list of pairs", f"it is {pairs!r}",
-               "write [[visit, exposure]]")  # fmt: skip
     cluster = Cluster(
         name=name,
         tasks=_names(body, "tasks"),
         dimensions=_names(body, "dimensions"),
-        equal_dimensions=tuple((pair[0], pair[1]) for pair in pairs),
+        equal_dimensions=_pairs(body),
         partition_dimensions=_names(body, "partition_dimensions"),
         partition_max_jobs=_number(body, "partition_max_jobs") if "partition_max_jobs" in body else None,
         partition_max_size=_number(body, "partition_max_size") if "partition_max_size" in body else None,
@@ -130,17 +132,11 @@ def _cluster(name: Any, clusters: Block) -> Cluster:
 def _submitted(block: Block, above: tuple[str, ...]) -> Clustering:
     """Read a submit file with what it includes."""
     whole = _included(block, above)
-    if "ordering" in whole:
-        refuse(
-            whole.at("ordering"),
-            "`ordering` is not known here",
-            "jobs wait only for those whose datasets they read",
-            "plan the groups one after the other with --where, or give what should go first a higher `priority`",
-        )
-    check_keys(whole, (*_SUBMIT_TOP, *_SUBMIT_JOB, *_SUBMIT_RESOURCES), "a submit file")
+    check_keys(whole, ("ordering", *_SUBMIT_TOP, *_SUBMIT_JOB, *_SUBMIT_RESOURCES), "a submit file")
     clusters, tasks, sites = (mapping_in(whole, key) for key in ("cluster", "pipetask", "site"))
     return Clustering(
         clusters=tuple(_submit_cluster(name, clusters) for name in clusters) if _is_clustered(whole) else (),
+        orders=_submit_orders(whole),
         tasks={label: _submit_resources(mapping_in(tasks, label), _SUBMIT_JOB, f"pipetask {label!r}")
                for label in tasks if label != "pipetaskInit"},
         defaults=_picked(whole),
@@ -185,17 +181,13 @@ def _lay_over(below: Block, above: Block) -> None:
 
 
 def _submit_cluster(name: Any, clusters: Block) -> Cluster:
-    body = _cluster_body(name, clusters)
+    body = _named_body(name, clusters, "a cluster")
     check_keys(body, (*_SUBMIT_CLUSTER, *_SUBMIT_JOB, *_SUBMIT_RESOURCES), f"cluster {name!r}")
-    pairs = tuple(tuple(pair.split(":")) for pair in _listed(body, "equalDimensions"))
-    if not all(_is_pair(list(pair)) for pair in pairs):
-        refuse(body.at("equalDimensions"), "`equalDimensions` is no list of pairs",
-               f"it is {body['equalDimensions']!r}", "write visit:exposure")  # fmt: skip
     cluster = Cluster(
         name=name,
         tasks=_listed(body, "pipetasks"),
         dimensions=_listed(body, "dimensions"),
-        equal_dimensions=tuple((pair[0].strip(), pair[1].strip()) for pair in pairs),
+        equal_dimensions=_submit_pairs(body),
         partition_dimensions=_listed(body, "partitionDimensions"),
         partition_max_jobs=_number(body, "partitionMaxClusters") if "partitionMaxClusters" in body else None,
         partition_max_size=_number(body, "partitionMaxSize") if "partitionMaxSize" in body else None,
@@ -206,6 +198,56 @@ def _submit_cluster(name: Any, clusters: Block) -> Cluster:
     )
     _check_cluster(cluster, ("pipetasks", "partitionDimensions", "partitionMaxClusters", "partitionMaxSize"))
     return cluster
+
+
+def _orders(block: Block) -> tuple[Order, ...]:
+    orders = mapping_in(block, "ordering")
+    return tuple(_order(name, orders) for name in orders)
+
+
+def _order(name: Any, orders: Block) -> Order:
+    body = _named_body(name, orders, "an order")
+    check_keys(body, _ORDER, f"order {name!r}")
+    order = Order(
+        name=name,
+        labels=_names(body, "labels"),
+        dimensions=_names(body, "dimensions"),
+        equal_dimensions=_pairs(body),
+        find_method=_find_method(body, "find_method"),
+        is_blocking=_flag(body, "blocking"),
+        places=_places(body, orders.at(name), "labels"),
+    )
+    return _checked(order)
+
+
+def _submit_orders(block: Block) -> tuple[Order, ...]:
+    orders = mapping_in(block, "ordering")
+    return tuple(_submit_order(name, orders) for name in orders)
+
+
+def _submit_order(name: Any, orders: Block) -> Order:
+    """Read an order; jobs that only keep it, ``noop``, wait for jobs that are done, so that failures block."""
+    body = _named_body(name, orders, "an order")
+    check_keys(body, _SUBMIT_ORDER, f"order {name!r}")
+    _one_of(body, "ordering_type", ("sort",))
+    order = Order(
+        name=name,
+        labels=_listed(body, "labels"),
+        dimensions=_listed(body, "dimensions"),
+        equal_dimensions=_submit_pairs(body),
+        find_method=_find_method(body, "findDependencyMethod"),
+        is_blocking=_one_of(body, "implementation", ("group", "noop")) == "noop" or _flag(body, "blocking"),
+        places=_places(body, orders.at(name), "labels"),
+    )
+    return _checked(order)
+
+
+def _checked(order: Order) -> Order:
+    for key, value in (("labels", order.labels), ("dimensions", order.dimensions)):
+        if not value:
+            what = f"order {order.name!r} has no {key}"
+            refuse(order.at(key), what, f"`{key}` is required", "list them")
+    return order
 
 
 def _check_cluster(cluster: Cluster, words: tuple[str, str, str, str]) -> None:
@@ -231,15 +273,31 @@ def _check_cluster(cluster: Cluster, words: tuple[str, str, str, str]) -> None:
         )
 
 
-def _cluster_body(name: Any, clusters: Block) -> Block:
+def _named_body(name: Any, sections: Block, what: str) -> Block:
     if not isinstance(name, str) or "/" in name:
         refuse(
-            clusters.at(name),
-            f"{name!r} cannot name a cluster",
+            sections.at(name),
+            f"{name!r} cannot name {what}",
             "a name is text without `/`",
             "choose another",
         )
-    return mapping_in(clusters, name)
+    return mapping_in(sections, name)
+
+
+def _pairs(body: Block) -> tuple[tuple[str, str], ...]:
+    pairs = body.get("equal_dimensions") or []
+    if not isinstance(pairs, list) or not all(_is_pair(pair) for pair in pairs):
+        refuse(body.at("equal_dimensions"), "`equal_dimensions` is no list of pairs", f"it is {pairs!r}",
+               "write [[visit, exposure]]")  # fmt: skip
+    return tuple((pair[0], pair[1]) for pair in pairs)
+
+
+def _submit_pairs(body: Block) -> tuple[tuple[str, str], ...]:
+    pairs = tuple(tuple(pair.split(":")) for pair in _listed(body, "equalDimensions"))
+    if not all(_is_pair(list(pair)) for pair in pairs):
+        refuse(body.at("equalDimensions"), "`equalDimensions` is no list of pairs",
+               f"it is {body['equalDimensions']!r}", "write visit:exposure")  # fmt: skip
+    return tuple((pair[0].strip(), pair[1].strip()) for pair in pairs)
 
 
 def _places(body: Block, where: str, tasks: str) -> dict[str, str]:
@@ -270,11 +328,16 @@ def _picked(body: Block) -> ResourceRequest:
 
 
 def _find_method(body: Block, key: str) -> Any:
-    method = _text(body, key)
-    if method not in ("", "source", "sink"):
-        refuse(body.at(key), f"unknown `{key}` {method!r}", "it is source or sink",
-               did_you_mean(method, ("source", "sink")))  # fmt: skip
-    return method
+    return _one_of(body, key, ("source", "sink"))
+
+
+def _one_of(body: Block, key: str, known: tuple[str, ...]) -> str:
+    """Return one of the known words, or "" where nothing is said."""
+    word = _text(body, key)
+    if word not in ("", *known):
+        why = f"it is {' or '.join(known)}"
+        refuse(body.at(key), f"unknown `{key}` {word!r}", why, did_you_mean(word, known))
+    return word
 
 
 def _names(block: Block, key: str) -> tuple[str, ...]:

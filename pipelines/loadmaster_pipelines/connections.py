@@ -1,11 +1,20 @@
 """What a task reads and writes, as typed declarations; light, because the job runner imports it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
 Kind = Literal["input", "prerequisite", "output", "init_input", "init_output"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+@dataclass(frozen=True, slots=True)
+class FileFormat:
+    """One kind of file in which a dataset is written."""
+
+    name: str
+    extension: str  # with its dot
+    options: Mapping[str, Any] = field(default_factory=dict)  # compression and the like
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +34,15 @@ class Connection:
     component: str | None = None
     custom_lookup: bool = False
     automatic: bool = False
+    formats: tuple[FileFormat, ...] = ()  # of an output, where formats files speak of it; the first counts
+    python_type: str = field(default="", compare=False)  # of the storage class; "" where others know it
+    is_labelled: bool = False  # an output whose files are to say what made them
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> "Connection":
+        """Return the connection of which `body` is the JSON of `dataclasses.asdict`."""
+        formats = tuple(FileFormat(**format) for format in body["formats"])
+        return cls(**{**body, "dimensions": tuple(body["dimensions"]), "formats": formats})
 
     @property
     def is_read(self) -> bool:

@@ -24,7 +24,8 @@ _TABLES: Mapping[str, Kind] = {
     "init_outputs": "init_output",
 }
 _TASK = (
-    "class", "config", "command", "dimensions", *_TABLES, "resources", "environment", "spatial_bounds_from", "flags",
+    "class", "config", "command", "dimensions", *_TABLES, "resources", "environment", "network",
+    "spatial_bounds_from", "flags",
 )  # fmt: skip
 _TASK_FLAGS = (
     "custom_adjust_quantum",
@@ -72,6 +73,7 @@ class TaskEntry:
     blocks: tuple[ConfigBlock, ...] = ()
     resources: Mapping[str, int] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)  # name → version
+    network: bool | None = None  # whether it may use the network; None leaves it to the class
     spatial_bounds_from: tuple[str, ...] = ()
     where: str = field(default="", compare=False)
     places: Mapping[str, str] = field(default_factory=dict, compare=False)
@@ -232,6 +234,7 @@ def _task(label: Any, body: Any, where: str, folder: str) -> TaskEntry:
         blocks=_blocks(body, folder),
         resources=_resources(body),
         environment=_environment(body),
+        network=_flag(body, "network") if "network" in body else None,
         spatial_bounds_from=_names(body, "spatial_bounds_from") or (),
         where=where,
         places={

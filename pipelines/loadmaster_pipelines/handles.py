@@ -1,12 +1,15 @@
 """What a running task holds: its inputs to read, its outputs to write; light, the job runner imports it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 from loadmaster_registry.errors import PipelineError, did_you_mean
+
+from .formats import Recipe
 
 
 class NoWork(Exception):  # noqa: N818 (no error: the quantum is done, and there was nothing to do)
@@ -31,12 +34,35 @@ class InputHandle:
     path: Path
     storage_class: str  # as the task declared it
     component: str | None = None
+    python_type: str = ""  # of the storage class; "" to look it up
 
-    def get(self) -> Any:
-        """Read the dataset (or the declared component of it) as its storage class says."""
+    def get(
+        self, *, component: str | None = None, parameters: Mapping[str, Any] = MappingProxyType({})
+    ) -> Any:
+        """Read the dataset, or a part of it, as its storage class says.
+
+        Parameters
+        ----------
+        component : str, optional
+            A part with a name, such as ``wcs`` or ``mask`` of an image; by default the one that the task declares.
+        parameters : mapping
+            ``box`` of an image or array, ``rows`` and ``columns`` of a table: what whole would be cut to. As far as
+            the file's format allows it, nothing else of the file is read.
+
+        Raises
+        ------
+        StageError
+            If the file cannot be read so; unknown names are answered with those that there are.
+        """
         from .storage import read  # here: a command-line task never reads through Python, and pays nothing
 
-        return read(self.storage_class, self.path, component=self.component)
+        return read(
+            self.storage_class,
+            self.path,
+            type_=self.python_type,
+            component=component or self.component,
+            parameters=parameters,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +75,13 @@ class OutputHandle:
     path: Path
     storage_class: str
     memory: list[int] | None = None  # open files that are in memory only; `put` adds its own to a list
+    recipes: Mapping[Path, Recipe] = field(
+        default_factory=dict
+    )  # of the file, and of the same in other formats
+    python_type: str = ""  # of the storage class; "" to look it up
 
     def put(self, obj: Any) -> None:
-        """Write `obj` as the storage class says.
+        """Write `obj` as the storage class says, in all the formats that are asked for.
 
         Raises
         ------
@@ -60,7 +90,8 @@ class OutputHandle:
         """
         from .storage import write  # here: see `InputHandle.get`
 
-        write(obj, self.storage_class, self.path, memory=self.memory)
+        for path, recipe in (self.recipes or {self.path: Recipe()}).items():
+            write(obj, self.storage_class, path, type_=self.python_type, memory=self.memory, recipe=recipe)
 
 
 H = TypeVar("H", InputHandle, OutputHandle)

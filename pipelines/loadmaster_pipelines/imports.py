@@ -92,6 +92,7 @@ def merge_task(imported: TaskEntry, own: TaskEntry) -> TaskEntry:
         blocks=tuple(blocks),
         resources={**imported.resources, **own.resources},
         environment={**imported.environment, **own.environment},
+        network=imported.network if own.network is None else own.network,
     )
 
 

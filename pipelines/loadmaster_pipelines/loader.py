@@ -12,6 +12,7 @@ from loadmaster_registry.universe import Universe
 
 from .contracts import check_contract
 from .document import Document, Import, parse_document
+from .format_file import read_format_rules
 from .imports import resolve, restrict
 from .pipeline import Pipeline, TaskNode, in_order, with_automatic
 from .resolve import Surroundings, task_node
@@ -32,6 +33,7 @@ def load_pipeline(
     config: Sequence[str] = (),
     select: str | None = None,
     trusted: bool = False,
+    formats: Sequence[str | Path] = (),
 ) -> Pipeline:
     """Return the pipeline at `location`, complete and checked.
 
@@ -49,17 +51,21 @@ def load_pipeline(
         Expression of the set language (see `selection`), applied after the fragment of `location`.
     trusted : bool
         Let ``python:`` and ``file:`` blocks run: for files whose authors you trust as you trust a program.
+    formats : sequence of paths
+        Files that say in which formats outputs are written (see `format_file`); the last counts first.
 
     Raises
     ------
     PipelineError
         With file, line and column, the reason, and what to do.
+    ConfigError
+        If a formats file is wrong, or a format cannot hold what a task writes.
     """
     path, fragment = split_fragment(str(location))
     path = expand(path, str(location), GIVEN)
     document = _read(path, ())
     document, overrides = _overridden(document, config)
-    around = Surroundings(universe, document.parameters, trusted, GIVEN)
+    around = Surroundings(universe, document.parameters, trusted, GIVEN, read_format_rules(formats))
     nodes, failed = _nodes(document, overrides, around)
     labels = _selected(fragment, select, document, nodes, failed)
     for label in labels:

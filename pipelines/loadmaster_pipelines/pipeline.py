@@ -10,7 +10,7 @@ from typing import Any
 import networkx as nx
 from loadmaster_registry.errors import PipelineError, did_you_mean
 
-from .connections import Connection
+from .connections import Connection, FileFormat
 from .resources import Resources
 
 TaskKey = tuple[str, str]  # ("task", label) or ("dataset_type", name)
@@ -38,6 +38,7 @@ class TaskNode:
     resources: Resources = field(default_factory=Resources)
     spatial_bounds_from: tuple[str, ...] = ()  # connections whose regions bound the task's sky
     environment: Mapping[str, str] = field(default_factory=dict)  # declared: what else outputs depend on
+    network: bool = False  # whether it may use the network while it runs
 
     @property
     def runnable(self) -> bool:
@@ -136,6 +137,7 @@ class PipelineDatasetType:
     consumers: tuple[str, ...]
     is_init: bool = False
     is_prerequisite: bool = False  # nobody reads it as a regular input, and no task makes it
+    formats: tuple[FileFormat, ...] = ()  # where a formats file speaks of it
 
 
 @dataclass(frozen=True)
@@ -342,11 +344,12 @@ def _dataset_type(name: str, edges: Sequence[tuple[str, Connection]]) -> Pipelin
         consumers=tuple(dict.fromkeys(label for label, _ in readers)),
         is_init=definition.is_init,
         is_prerequisite=producer is None and all(c.kind == "prerequisite" for _, c in readers),
+        formats=definition.formats,
     )
 
 
 def _task_from_json(body: Mapping[str, Any]) -> TaskNode:
-    connections = tuple(Connection(**_tupled(c, "dimensions")) for c in body["connections"])
+    connections = tuple(map(Connection.from_json, body["connections"]))
     task = _tupled(body, "dimensions", "spatial_bounds_from")
     return TaskNode(**{**task, "connections": connections, "resources": Resources(**body["resources"])})
 

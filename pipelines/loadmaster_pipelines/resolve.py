@@ -15,6 +15,7 @@ from loadmaster_registry.universe import Universe
 from .command import check_command, parse_command
 from .connections import Connection
 from .document import TaskEntry
+from .format_file import FormatRules, check_holds
 from .pipeline import TaskNode
 from .resources import Resources
 from .settings import Settings, collect, validated
@@ -35,6 +36,7 @@ class Surroundings:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     trusted: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)  # names for locations that the process lacks
+    formats: FormatRules = field(default_factory=FormatRules)
 
 
 def task_node(entry: TaskEntry, overrides: Sequence[tuple[str, str]], around: Surroundings) -> TaskNode:
@@ -61,6 +63,7 @@ def task_node(entry: TaskEntry, overrides: Sequence[tuple[str, str]], around: Su
         environment=around.environment,
     )
     node = _of_class(entry, task, settings) if task else _declared(entry, settings)
+    node = replace(node, connections=tuple(_stored(c, node, entry, around.formats) for c in node.connections))
     _check_dimensions(node, entry, around.universe)
     if node.command is not None:
         _check_command(node, entry.places.get("command", entry.where), around.universe)
@@ -121,6 +124,7 @@ def _of_class(entry: TaskEntry, task: type[Task], settings: Settings) -> TaskNod
         code_digest=_code_digest(task),
         resources=replace(task.resources, **entry.resources),
         environment={**task.environment, **entry.environment},
+        network=task.network if entry.network is None else entry.network,
     )
 
 
@@ -137,6 +141,7 @@ def _declared(entry: TaskEntry, settings: Settings) -> TaskNode:
         resources=Resources(**entry.resources),
         spatial_bounds_from=entry.spatial_bounds_from,
         environment=dict(entry.environment),
+        network=bool(entry.network),
     )
 
 
@@ -196,14 +201,50 @@ def _renamed(
         refuse(
             where, f"{written!r} cannot name a dataset type", f"it becomes {name!r}", "choose another name"
         )
-    is_runnable = entry.command is not None or not entry.is_declared
-    if is_runnable and connection.storage_class not in storage_classes():  # else other software knows it
-        near = did_you_mean(connection.storage_class, storage_classes())
-        refuse(
-            where, f"there is no storage class {connection.storage_class!r}", f"of {connection.name!r}", near
-        )
     kept = connection.component if override is None else None
     return replace(connection, dataset_type=name, component=component or kept)
+
+
+def _stored(connection: Connection, node: TaskNode, entry: TaskEntry, rules: FormatRules) -> Connection:
+    """Return the connection with what formats files say of it."""
+    name, where = connection.storage_class, entry.places.get(connection.name, entry.where)
+    type_ = rules.python_type(name)
+    if type_ is None and node.runnable:  # else other software knows it
+        near = did_you_mean(name, {*storage_classes(), *rules.classes})
+        refuse(where, f"there is no storage class {name!r}", f"of {connection.name!r}", near)
+    found = replace(connection, python_type=type_ or "")
+    if connection.kind != "output" or not node.runnable:
+        return found
+    if node.command is not None:
+        return _written_by_command(found, node, rules)
+    formats = rules.formats(connection.dataset_type, name)
+    rule = rules.rule(connection.dataset_type)
+    if rule and type_:
+        check_holds(type_, formats, f"dataset type {connection.dataset_type!r}", rules.places[rule])
+    return replace(found, formats=formats, is_labelled=rules.is_labelled(connection.dataset_type, True))
+
+
+def _written_by_command(connection: Connection, node: TaskNode, rules: FormatRules) -> Connection:
+    """Return an output of a command, which chooses the format itself; what made it can be added to FITS files."""
+    dataset_type, known = connection.dataset_type, storage_classes().get(connection.storage_class)
+    if rule := rules.rule(dataset_type):
+        raise ConfigError(
+            what=f"the format of {dataset_type!r} is not ours to choose",
+            where=rules.places[rule],
+            why=f"the command of task {node.label!r} writes the file itself",
+            todo="take it out, and choose the format in the command",
+        )
+    own = () if known else rules.of_class[connection.storage_class][:1]
+    extension = known.extension if known else own[0].extension
+    if rules.labelled.get(dataset_type) and extension != ".fits":
+        raise ConfigError(
+            what=f"{dataset_type!r} cannot say what made it",
+            where=rules.places[dataset_type],
+            why=f"it is a {extension} file of a command, and more can be written into FITS files only",
+            todo="take `provenance: true` out for it",
+        )
+    is_labelled = extension == ".fits" and rules.is_labelled(dataset_type, False)
+    return replace(connection, formats=own, is_labelled=is_labelled)
 
 
 def _check_dimensions(node: TaskNode, entry: TaskEntry, universe: Universe) -> None:

@@ -8,7 +8,7 @@ from loadmaster_registry.universe import DimensionGroup, Universe
 from .connections import Connection
 from .pipeline import Pipeline, Step, TaskNode
 from .resolve import SKYPIX
-from .storage import is_convertible
+from .storage import as_stored, is_convertible
 
 Edge = tuple[str, Connection]  # label, connection
 
@@ -97,7 +97,7 @@ def _definition_problems(name: str, a: Edge, b: Edge, universe: Universe) -> Ite
         shown = [f"{{{', '.join(c.dimensions)}}} in {label}" for label, c in (a, b)]
         yield f"{name!r} has the dimensions {' and '.join(shown)}", [a, b]
     whole = one.component is None and two.component is None
-    if whole and not is_convertible(one.storage_class, two.storage_class):
+    if whole and not is_convertible(as_stored(one), as_stored(two)):
         yield (
             f"{name!r} is {one.storage_class} in {label_a}, which cannot be read as the "
             f"{two.storage_class} of {label_b}",

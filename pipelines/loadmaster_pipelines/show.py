@@ -170,6 +170,8 @@ def _task(task: TaskNode) -> dict[str, Any]:
         body["resources"] = {n: v for n in names if (v := getattr(task.resources, n)) is not None}
     if task.environment:
         body["environment"] = dict(task.environment)
+    if task.network:
+        body["network"] = True
     if task.spatial_bounds_from:
         body["spatial_bounds_from"] = list(task.spatial_bounds_from)
     return body

@@ -10,15 +10,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any, get_args
 
-import yaml
 from loadmaster_registry.errors import ConfigError, StageError, did_you_mean
 
-from .formats import FORMATS, Format, PythonType, unreadable
+from .connections import Connection
+from .file_provenance import FileProvenance
+from .formats import FORMATS, Parameters, PythonType, Recipe, ending, format_of, unreadable
 
 _PACKAGED = Path(__file__).with_name("storage.yaml")
 _HAS_MEMORY = hasattr(os, "memfd_create")
+_PLAIN = Recipe()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,66 +58,139 @@ def extension_of(name: str) -> str:
     return known.extension if known else ".dat"
 
 
-def is_convertible(stored: str, wanted: str) -> bool:
+def is_convertible(stored: StorageClass | None, wanted: StorageClass | None) -> bool:
     """Whether a task that declares `wanted` can be given a file written as `stored`.
 
-    Where other software reads the file (type bytes, or a class that is not listed), only that software knows,
+    Where other software reads the file (type bytes, or a class that is not listed: None), only that software knows,
     and the answer is yes.
     """
-    if not {stored, wanted} <= storage_classes().keys():
+    if stored is None or wanted is None:
         return True
-    written, asked = storage_class(stored), storage_class(wanted)
-    if written.type == asked.type or "bytes" in (written.type, asked.type):
+    if stored.type == wanted.type or "bytes" in (stored.type, wanted.type):
         return True
-    return (asked.type, written.extension) in FORMATS
+    return (wanted.type, stored.extension) in FORMATS
 
 
-def read(name: str, path: Path, *, component: str | None = None) -> Any:
-    """Read the file at `path` as storage class `name`.
+def as_stored(connection: Connection) -> StorageClass | None:
+    """Return the storage class of a connection as its file is to be; None where only other software knows it."""
+    known = storage_classes().get(connection.storage_class)
+    type_ = known.type if known else connection.python_type
+    if not type_:
+        return None
+    extension = known.extension if known else ""
+    if connection.formats:
+        extension = connection.formats[0].extension
+    return StorageClass(connection.storage_class, type_, extension)  # type: ignore[arg-type]  # see `_type`
+
+
+def read(
+    name: str,
+    path: Path,
+    *,
+    type_: str = "",
+    component: str | None = None,
+    parameters: Parameters = MappingProxyType({}),
+) -> Any:
+    """Read the file at `path`, or a part of it, as storage class `name`.
 
     Parameters
     ----------
+    type_ : str
+        What the storage class is in Python, if it is none of ours.
     component : str, optional
         Return this part only: an attribute of the object (``wcs``, ``mask``), or an entry of a mapping.
+    parameters : mapping
+        ``box`` (of images and arrays: the index with which one would cut the whole, ``np.s_[10:20, 0:5]``),
+        ``rows`` (of tables: a slice), ``columns`` (a list of names, and of patterns such as ``*_flux``).
 
     Raises
     ------
     StageError
-        If the file cannot be read as that.
+        If the file cannot be read as that, or has no such part.
     """
-    wanted = storage_class(name)
-    if component is not None:
-        return _component(_read_file(_type_of_file(path), path), component, path)
-    return _read_file(wanted.type, path)
+    kind = _type(name, type_)
+    if component is not None and (kind, ending(path)) not in FORMATS:
+        kind = _type_of_file(path)  # the class is the component's
+    found = format_of(kind, path, name)
+    for parameter in parameters:
+        if parameter not in found.parameters:
+            raise StageError(
+                what=f"there is no parameter {parameter!r}",
+                where=str(path),
+                why=f"of a {ending(path)} file that is read as {kind}",
+                todo=did_you_mean(parameter, found.parameters),
+            )
+    inside = component if component in found.components else None
+    try:
+        whole = found.read(path, inside, parameters)
+    except StageError:
+        raise
+    except Exception as error:  # each library has its own
+        raise unreadable(path, f"{type(error).__name__}: {error}") from error
+    return whole if component is None or inside else _component(whole, component, path)
 
 
-def write(obj: Any, name: str, path: Path, *, memory: list[int] | None = None) -> None:
+def write(
+    obj: Any,
+    name: str,
+    path: Path,
+    *,
+    type_: str = "",
+    memory: list[int] | None = None,
+    recipe: Recipe = _PLAIN,
+) -> None:
     """Write `obj` to a new file at `path` as storage class `name`; what stands there already stays.
 
     Parameters
     ----------
+    type_ : str
+        What the storage class is in Python, if it is none of ours.
     memory : list of int, optional
         Make a file that is in memory only, sealed against changes, to which `path` leads as long as the descriptor
         that is added here stays open. Where the system has no such files, it is one on disk.
+    recipe : Recipe
+        Compression, and what the file is to say of itself.
 
     Raises
     ------
     StageError
         If `path` is taken, or `obj` is not what the storage class holds. Nothing is left behind then.
     """
-    wanted = storage_class(name)
-    writer = _format(wanted.type, path, name).write
+    writer = format_of(_type(name, type_), path, name).write
     new = _new_file(path) if memory is None or not _HAS_MEMORY else _new_memory(path, memory)
     with new as stream:
-        writer(obj, stream)
+        writer(obj, stream, recipe)
+
+
+def read_provenance(path: Path) -> FileProvenance | None:
+    """Return what a file says of itself, from its header alone; None where it says nothing.
+
+    Raises
+    ------
+    StageError
+        If it cannot be read.
+    """
+    try:
+        found = format_of(_type_of_file(path), path, "file that says what made it")
+        return None if found.header is None else FileProvenance.from_keys(found.header(path))
+    except StageError:
+        raise
+    except Exception as error:  # each library has its own
+        raise unreadable(path, f"{type(error).__name__}: {error}") from error
 
 
 @lru_cache(maxsize=1)
 def storage_classes() -> Mapping[str, StorageClass]:
     """Return all storage classes by name."""
+    import yaml  # here: a job is told the types of its files, and does not wait for this
+
     with open(_PACKAGED) as stream:
         document = yaml.load(stream, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     return {name: StorageClass(name, *body) for name, body in document["storage_classes"].items()}
+
+
+def _type(name: str, type_: str) -> PythonType:
+    return type_ or storage_class(name).type  # type: ignore[return-value]  # a formats file names our types only
 
 
 @contextmanager
@@ -165,39 +241,10 @@ def _exclusively(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_EXCL, 0o666)
 
 
-def _format(type_: PythonType, path: Path, name: str) -> Format:
-    found = FORMATS.get((type_, _ending(path))) or FORMATS.get((type_, "*"))
-    if found is None:
-        endings = sorted(extension for kind, extension in FORMATS if kind == type_)
-        raise StageError(
-            what=f"{path.name} cannot be a {name}",
-            where=str(path),
-            why=f"as {type_} we read and write {', '.join(endings)}",
-            todo="declare the storage class with which the file was written",
-        )
-    return found
-
-
-def _read_file(type_: PythonType, path: Path) -> Any:
-    reader = _format(type_, path, type_).read
-    try:
-        return reader(path)
-    except StageError:
-        raise
-    except Exception as error:  # each library has its own
-        raise unreadable(path, f"{type(error).__name__}: {error}") from error
-
-
-def _ending(path: Path) -> str:
-    """Return the extension, of which FITS has several: ``.fit``, ``.fts``, ``.fits.gz``, ``.fits.fz``."""
-    ending = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
-    return ".fits" if ending in (".fit", ".fts", ".fz") else ending
-
-
 def _type_of_file(path: Path) -> PythonType:
     """Return the richest type that a file with this extension has (types are listed richest first)."""
     for type_ in get_args(PythonType):
-        if (type_, _ending(path)) in FORMATS:
+        if (type_, ending(path)) in FORMATS:
             return type_  # type: ignore[no-any-return]
     return "bytes"
 

@@ -45,6 +45,7 @@ class Task(ABC):
     templates: ClassVar[Mapping[str, str]] = {}  # defaults of the {names} inside dataset type names
     resources: ClassVar[Resources] = Resources()
     version: ClassVar[str] = ""  # for code that this module calls and that its own text does not show
+    network: ClassVar[bool] = False  # whether it may use the network while it runs
     environment: ClassVar[Mapping[str, str]] = {}  # what else its outputs depend on: name → version
     connections: ClassVar[Mapping[str, Connection]] = {}  # collected from the class bodies
 

@@ -7,7 +7,7 @@ run, none is left. Cost: one look at an index, whatever the size of records and 
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -35,17 +35,21 @@ def planned_record(header: PlanHeader) -> str:
     return json.dumps({"quanta": quanta, "dropped": [asdict(d) for d in header.dropped]})
 
 
-def basis_of(registry: Snapshot, pipeline: Pipeline, request: Request) -> Mapping[str, str]:
+def basis_of(
+    registry: Snapshot, pipeline: Pipeline, request: Request, elide: Collection[str] = ()
+) -> Mapping[str, str]:
     """Return digests of what is asked for, ``asked``, and of what that is planned from, ``state``.
 
     Nothing for a plan that leaves out what is done: that is planned from more.
     """
     if request.skip_existing is not None or request.repair:
         return {}
-    return {"asked": _asked(pipeline, request), "state": registry.state_of(request.inputs)}
+    return {"asked": _asked(pipeline, request, elide), "state": registry.state_of(request.inputs)}
 
 
-def parts_if_all_done(registry: Snapshot, pipeline: Pipeline, request: Request) -> list[Part] | None:
+def parts_if_all_done(
+    registry: Snapshot, pipeline: Pipeline, request: Request, elide: Collection[str] = ()
+) -> list[Part] | None:
     """Return the empty parts of a plan of which a run did everything; None where that is not certain.
 
     Only the RUN that is searched first is looked at: what others hold cannot be in the way of its outputs.
@@ -56,7 +60,7 @@ def parts_if_all_done(registry: Snapshot, pipeline: Pipeline, request: Request) 
     if not searched or searched[0].type is not CollectionType.RUN:
         return None
     run = searched[0].name
-    found = registry.planned_run(run, _asked(pipeline, request), registry.state_of(request.inputs))
+    found = registry.planned_run(run, _asked(pipeline, request, elide), registry.state_of(request.inputs))
     if found is None:
         return None
     planned = json.loads(found)
@@ -66,9 +70,9 @@ def parts_if_all_done(registry: Snapshot, pipeline: Pipeline, request: Request) 
     return [_empty_part(registry, part, planned, request, run) for part in connected_parts(pipeline)]
 
 
-def _asked(pipeline: Pipeline, request: Request) -> str:
+def _asked(pipeline: Pipeline, request: Request, elide: Collection[str]) -> str:
     values = {name: value for name, value in request.to_json().items() if name not in _ELSEWHERE}
-    text = json.dumps([pipeline.to_json(), values], sort_keys=True)
+    text = json.dumps([pipeline.to_json(), values, sorted(elide)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

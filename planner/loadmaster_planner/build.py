@@ -1,5 +1,6 @@
 """Build the graph of connected tasks: candidates, less what is done, less what cannot run."""
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
@@ -18,8 +19,13 @@ from .request import Request
 from .target import closed
 
 
-def build_part(registry: Snapshot, pipeline: Pipeline, request: Request) -> Part:
+def build_part(registry: Snapshot, pipeline: Pipeline, request: Request, elide: Collection[str] = ()) -> Part:
     """Plan a pipeline whose tasks are all connected by regular inputs and outputs; prerequisites come later.
+
+    Parameters
+    ----------
+    elide : collection of str
+        Dataset types that are handed on in memory and never stored.
 
     Raises
     ------
@@ -34,7 +40,7 @@ def build_part(registry: Snapshot, pipeline: Pipeline, request: Request) -> Part
         part = closed(registry, pipeline, request, selection)
     else:
         part = candidates(registry, pipeline, request, selection)
-    remaining = without_the_existing(registry, pipeline, part, request)
+    remaining = without_the_existing(registry, pipeline, part, request, elide)
     refuse_clashes(registry, pipeline, remaining, request)
     finished = without_the_impossible(pipeline, remaining)
     trimmed = (
@@ -43,12 +49,14 @@ def build_part(registry: Snapshot, pipeline: Pipeline, request: Request) -> Part
     return replace(finished, partial=trimmed)
 
 
-def without_the_existing(registry: Snapshot, pipeline: Pipeline, part: Part, request: Request) -> Part:
+def without_the_existing(
+    registry: Snapshot, pipeline: Pipeline, part: Part, request: Request, elide: Collection[str] = ()
+) -> Part:
     """Take out what need not run because its outputs exist."""
     if request.repair:
         return without_the_sound(registry, pipeline, part, request)
     if request.skip_existing == "exists":
-        return without_the_done(registry, pipeline, part, request)
+        return without_the_done(registry, pipeline, part, request, elide)
     if request.skip_existing is not None:
         return without_the_same(registry, pipeline, without_the_impossible(pipeline, part), request)
     return part

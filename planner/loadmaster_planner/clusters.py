@@ -20,9 +20,10 @@ from loadmaster_registry.joins import CODE, Axes
 from numpy.typing import NDArray
 
 from .freeze import QuantumGraph
-from .graph import Quanta, positions, quantum_data_id
+from .graph import Quanta, quantum_data_id
 from .header import ClusterFacts
 from .jobgraph import Ints, JobGraph
+from .keys import key_source, numbered, quantum_keys
 from .packing import packed_units
 
 _NO_TASK = np.zeros(0, dtype=np.uint16)
@@ -75,6 +76,27 @@ class Jobs:
         listed = self.listed(quanta.label)
         before = sum(cluster.n_jobs for cluster in self.clusters[: self._place(quanta.label)])
         return (np.arange(quanta.count) if listed is None else listed) + before
+
+    @property
+    def n_jobs(self) -> int:
+        """How many jobs there are."""
+        return sum(cluster.n_jobs for cluster in self.clusters)
+
+    def first_job(self, name: str) -> int:
+        """Return the number of the first job of a cluster, or of a task whose quanta are a job each."""
+        place = next(i for i, cluster in enumerate(self.clusters) if cluster.name == name)
+        return sum(cluster.n_jobs for cluster in self.clusters[:place])
+
+    def first_quantum(self, job: int) -> tuple[str, str, int]:
+        """Return the name of a job's cluster, and of its first quantum the task and the row in its table."""
+        for cluster in self.clusters:
+            if job < cluster.n_jobs:
+                break
+            job -= cluster.n_jobs
+        if not cluster.row.size:
+            return cluster.name, cluster.name, job
+        first = int(cluster.start[job])
+        return cluster.name, cluster.tasks[int(cluster.task[first])], int(cluster.row[first])
 
     def facts(self) -> tuple[ClusterFacts, ...]:
         """Return what the plan's header says of each kind of job."""
@@ -242,7 +264,7 @@ def _by_dimensions(
     told = [q for q, has_all in zip(quanta, whole, strict=True) if has_all]
     if not told:
         raise _lacking(graph, cluster, quanta[0])
-    keys, axes = _keys(graph, cluster, told)
+    keys, axes = quantum_keys(graph.axes, _all_dimensions(cluster), cluster.equal_dimensions, told)
     group = _groups(cluster, keys, axes, told)
     job, part = _partitioned(cluster, keys, axes, group)
     if all(whole):
@@ -258,34 +280,7 @@ def _all_dimensions(cluster: Cluster) -> tuple[str, ...]:
 
 
 def _source(dimension: str, cluster: Cluster, quanta: Quanta) -> str:
-    """Return the dimension of a task that gives the value: the same, or one that counts as equal; "" for none."""
-    if dimension in quanta.names:
-        return dimension
-    pairs = [*cluster.equal_dimensions, *((b, a) for a, b in cluster.equal_dimensions)]
-    return next((b for a, b in pairs if a == dimension and b in quanta.names), "")
-
-
-def _keys(graph: QuantumGraph, cluster: Cluster, quanta: Sequence[Quanta]) -> tuple[pl.DataFrame, Axes]:
-    """Return the codes of all dimensions that matter, a row a quantum, on axes that tasks have in common."""
-    columns, axes = [], {}
-    for d in _all_dimensions(cluster):
-        sources = [_source(d, cluster, q) for q in quanta]
-        values = [graph.axes.values[s] for s in dict.fromkeys(sources)]
-        if len({v.dtype for v in values}) > 1:
-            values = [v.cast(pl.String) for v in values]
-        common = pl.concat(values).unique().sort() if len(values) > 1 else values[0]
-        places = dict(zip(dict.fromkeys(sources), (_place_on(common, v) for v in values), strict=True))
-        pieces = [
-            places[s][q.codes[s].to_numpy()] if s in q.codes.columns else np.repeat(places[s][:1], q.count)
-            for s, q in zip(sources, quanta, strict=True)
-        ]
-        columns.append(pl.Series(d, np.concatenate(pieces), dtype=CODE))
-        axes[d] = common
-    return pl.DataFrame(columns), Axes(axes)
-
-
-def _place_on(common: pl.Series, values: pl.Series) -> NDArray[np.uint32]:
-    return np.searchsorted(common.to_numpy(), values.to_numpy()).astype(np.uint32)
+    return key_source(dimension, cluster.equal_dimensions, quanta)
 
 
 def _groups(cluster: Cluster, keys: pl.DataFrame, axes: Axes, quanta: Sequence[Quanta]) -> Ints:
@@ -293,11 +288,11 @@ def _groups(cluster: Cluster, keys: pl.DataFrame, axes: Axes, quanta: Sequence[Q
     if not cluster.template and not cluster.dimensions:
         return np.zeros(sum(q.count for q in quanta), dtype=np.int64)
     if not cluster.template:
-        return _numbered(keys.select(cluster.dimensions), axes)[0]
+        return numbered(keys.select(cluster.dimensions), axes)[0]
     label = np.repeat(np.arange(len(quanta)), [q.count for q in quanta])
     frame = pl.DataFrame([*keys.get_columns(), pl.Series("\x00task", label, dtype=CODE)])
     whole = Axes({**axes.values, "\x00task": pl.Series([q.label for q in quanta])})
-    number, distinct = _numbered(frame, whole)
+    number, distinct = numbered(frame, whole)
     names = [
         _named(cluster, {**row, "node_label": row.pop("\x00task")})
         for row in whole.decode(distinct, distinct.columns).iter_rows(named=True)
@@ -319,19 +314,13 @@ def _named(cluster: Cluster, values: Mapping[str, int | str]) -> str:
         ) from error
 
 
-def _numbered(frame: pl.DataFrame, axes: Axes) -> tuple[Ints, pl.DataFrame]:
-    """Return for each row the place of its values among the distinct ones, sorted, and these."""
-    distinct = frame.unique().sort(frame.columns)
-    return positions(frame, distinct, axes), distinct
-
-
 def _partitioned(
     cluster: Cluster, keys: pl.DataFrame, axes: Axes, group: Ints
 ) -> tuple[Ints, NDArray[np.uint32]]:
     """Split groups by the values of the partition dimensions, which are dealt out alike in all groups."""
     if not cluster.partition_dimensions:
         return _dense(group), _NO_ROWS
-    number, distinct = _numbered(keys.select(cluster.partition_dimensions), axes)
+    number, distinct = numbered(keys.select(cluster.partition_dimensions), axes)
     rows = axes.decode(distinct, cluster.partition_dimensions).iter_rows()
     texts = np.array(["==".join(map(str, row)) for row in rows], dtype=object)
     order = np.argsort(texts, kind="stable")  # by text, as Rubin's tools do: 1, 10, 2

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 from loadmaster_pipelines.pipeline import TaskNode
 from loadmaster_registry.errors import NotFound
+from loadmaster_registry.frames import replaced
 from loadmaster_registry.joins import Axes
 from loadmaster_registry.schema import key_column
 from loadmaster_registry.snapshot import Snapshot
@@ -105,7 +106,7 @@ def earlier_idle(
         pl.lit(None, pl.String).alias("connection"),
         pl.lit(-1, pl.Int64).alias("place"),
         pl.lit(-1, pl.Int64).alias("dataset"),
-        pl.col("run").replace_strict(ranks, return_dtype=pl.Int32).alias("rank"),
+        replaced("run", ranks, pl.Int32).alias("rank"),
     ).filter(place >= 0)
     return found.with_columns(pl.col("row").cast(pl.UInt32)).select(list(_OUTPUT))
 

@@ -14,7 +14,6 @@ from loadmaster_registry.errors import PlanError
 from numpy.typing import NDArray
 
 from .header import TaskFacts, TypeFacts
-from .jobgraph import JobGraph
 from .plan import Plan
 
 Source = Literal["history", "declared", "limit", "unknown"]  # "limit": a declared longest time stands in
@@ -433,15 +432,14 @@ def _walls(
     plan: Plan, jobs: Mapping[str, NDArray[np.int64]], times: Mapping[str, _RunTime], slots: int
 ) -> tuple[Figure, Figure, Figure]:
     """Return the wall time with mean and with slow run times, and the critical path."""
-    needs = plan.dependencies()
-    graph = JobGraph(plan.n_jobs, needs["job"].to_numpy(), needs["needs"].to_numpy())
-    mean_s, p95_s = np.zeros(plan.n_jobs), np.zeros(plan.n_jobs)
+    graph = plan.job_graph()
+    mean_s, p95_s = np.zeros(graph.n_jobs), np.zeros(graph.n_jobs)  # a barrier takes no time
     is_open = np.zeros(plan.n_jobs, dtype=bool)
     for label, job in jobs.items():
         if (spread := times[label].spread) is None:
             is_open[job] = True
             continue
-        count = np.bincount(job, minlength=plan.n_jobs)
+        count = np.bincount(job, minlength=graph.n_jobs)
         mean_s += count * spread.mean
         p95_s += count * spread.p95
     unknown = int(is_open.sum())

@@ -1,6 +1,6 @@
 """What exists of the outputs already: quanta that are done leave the graph, anything else in the way is an error."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -24,16 +24,53 @@ Held = Callable[
 ]  # dataset type → the registry's row ids by row of its table; −1 for none
 
 
-def without_the_done(registry: Snapshot, pipeline: Pipeline, part: Part, request: Request) -> Part:
+def without_the_done(
+    registry: Snapshot, pipeline: Pipeline, part: Part, request: Request, elide: Collection[str] = ()
+) -> Part:
     """Take out the quanta that count as done; what exists of their outputs serves others as input.
 
     Done is a quantum whose marker (``LABEL_metadata``) exists, of which a quantum of the same task made an output
     and ended well, or which found nothing to do. An output of it that does not exist is missing: nobody will make it.
+
+    Datasets of types in `elide` are never stored. Whoever makes one that a quantum reads that is not done runs, too;
+    a quantum that makes nothing else, and of which nobody reads anything, is done.
     """
     collections = request.skip_existing_in
     there: Held = cache(lambda name: rows_held(registry, name, collections, part))
     done = {task.label: is_done(registry, task, part, collections, there) for task in pipeline.tasks.values()}
+    _settle_elided(pipeline, part, done, there, elide)
     return take_out(pipeline, part, done, there)
+
+
+def _settle_elided(
+    pipeline: Pipeline, part: Part, done: dict[str, NDArray[np.bool_]], there: Held, elide: Collection[str]
+) -> None:
+    """Go upstream, and change which quanta are `done` of the tasks that hand something on in memory."""
+    for task in reversed(list(pipeline.tasks.values())):
+        handed_on = [c for c in task.outputs if c.dataset_type in elide]
+        if not handed_on:
+            continue
+        quanta = part.quanta[task.label]
+        is_wanted = np.zeros(quanta.count, dtype=bool)
+        for c in handed_on:
+            lacking = _read_anew(pipeline, part, done, c.dataset_type) & (there(c.dataset_type) < 0)
+            edges = quanta.outputs[c.name]
+            is_wanted[edges.quantum[lacking[edges.dataset]]] = True
+        makes_nothing_else = len(handed_on) == len(task.outputs)
+        done[task.label] = (done[task.label] | makes_nothing_else) & ~is_wanted
+
+
+def _read_anew(
+    pipeline: Pipeline, part: Part, done: dict[str, NDArray[np.bool_]], dataset_type: str
+) -> NDArray[np.bool_]:
+    """Say which datasets of a type quanta read that are not done."""
+    is_read = np.zeros(part.datasets[dataset_type].count, dtype=bool)
+    for task in pipeline.tasks.values():
+        for c in task.inputs:
+            if c.dataset_type == dataset_type:
+                edges = part.quanta[task.label].inputs[c.name]
+                is_read[edges.dataset[~done[task.label][edges.quantum]]] = True
+    return is_read
 
 
 def take_out(

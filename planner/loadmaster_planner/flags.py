@@ -14,11 +14,14 @@ def flagged(registry: Snapshot, group: DimensionGroup) -> tuple[Exclusion, ...]:
     A flag on a visit counts for its exposures where no visits take part, and the other way round: whatever the
     element, it reaches the dimensions of `group` through the join that links the two (``visit_definition``).
     """
-    return tuple(
-        Exclusion(f"no flag on {element}", frame)
-        for element, keys in registry.flagged().items()
-        for frame in _in_terms_of(registry, group, keys)
-    )
+    return tuple(Exclusion(f"no flag on {element}", frame) for element, frame, _ in reached(registry, group))
+
+
+def reached(registry: Snapshot, group: DimensionGroup) -> Iterator[tuple[str, pl.DataFrame, bool]]:
+    """Give each element with flags, the data IDs that they reach, and whether directly: else through a link."""
+    for element, keys in registry.flagged().items():
+        for frame in _in_terms_of(registry, group, keys):
+            yield element, frame, frame is keys
 
 
 def flag_note(registry: Snapshot, group: DimensionGroup) -> list[str]:

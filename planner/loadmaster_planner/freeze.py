@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
-from loadmaster_registry.joins import CODE, Axes
+from loadmaster_registry.joins import CODE, Axes, located
 from loadmaster_registry.snapshot import Snapshot
 from numpy.typing import NDArray
 
@@ -122,10 +122,11 @@ def _recoded(
 ) -> pl.DataFrame:
     """Move codes from one set of axes to another that holds all their values."""
     varying = new.varying(dimensions)
-    if codes.columns == list(varying) and all(old.size(d) == new.size(d) for d in varying):
-        return codes  # equally many values, all of them held: they are the same
     columns = []
     for d in varying:
+        if d in codes.columns and old.size(d) == new.size(d):
+            columns.append(codes[d])  # equally many values, all of them held: they are the same
+            continue
         place = np.searchsorted(new.values[d].to_numpy(), old.values[d].to_numpy()).astype(np.uint32)
         moved = (
             place[codes[d].to_numpy()]
@@ -154,11 +155,7 @@ def _new_rows(old: Datasets, moved: pl.DataFrame, new: Datasets, axes: Axes) -> 
 
 def _rows_of(existing: NDArray[np.int64], table: Datasets) -> NDArray[np.int64]:
     """Return the row of each registry id in a table of stored datasets; −1 for an id of −1."""
-    if not table.count:
-        return np.full(existing.size, -1, dtype=np.int64)
-    order = np.argsort(table.existing)
-    place = order[np.searchsorted(table.existing, existing, sorter=order).clip(max=table.count - 1)]
-    return np.where(existing >= 0, place, -1)
+    return np.where(existing >= 0, located(existing, table.existing), -1)
 
 
 def _merged(

@@ -12,7 +12,7 @@ import polars as pl
 from loadmaster_pipelines.connections import Connection
 from loadmaster_pipelines.pipeline import TaskNode
 from loadmaster_registry.errors import PlanError
-from loadmaster_registry.joins import Axes
+from loadmaster_registry.joins import Axes, pieces
 from numpy.typing import NDArray
 
 Positions = NDArray[np.uint32]
@@ -136,20 +136,24 @@ def positions(rows: pl.DataFrame, table: pl.DataFrame, axes: Axes) -> NDArray[np
     columns = table.columns
     if not columns:
         return np.zeros(rows.height, dtype=np.int64)
-    known, given = axes.packed(table), axes.packed(rows.select(columns))
-    if known is None or given is None:
+    given = rows.select(columns)
+    if (known := axes.packed(table)) is None:
         numbered = table.with_row_index("\x00row")
-        found = rows.select(columns).join(numbered, on=columns, how="left", maintain_order="left")
+        found = given.join(numbered, on=columns, how="left", maintain_order="left")
         return np.asarray(found["\x00row"].cast(pl.Int64).fill_null(-1))
-    space = prod(axes.size(c) for c in columns)
-    if space <= 8 * (known.size + given.size) + 1024:
-        place = np.full(space, -1, dtype=np.int64)
-        place[known] = np.arange(known.size)
-        return np.asarray(place[given])
+    at = np.full(given.height, -1, dtype=np.int64)
     if not known.size:
-        return np.full(given.size, -1, dtype=np.int64)
-    near = np.searchsorted(known, given).clip(max=known.size - 1)
-    return np.where(known[near] == given, near, -1)
+        return at
+    place = None
+    space = prod(axes.size(c) for c in columns)
+    if space <= 8 * (known.size + given.height) + 1024:
+        place = np.full(space, -1, dtype=np.int32)
+        place[known] = np.arange(known.size, dtype=np.int32)
+    for part in pieces(given.height):
+        keys = np.asarray(axes.packed(given[part]))
+        near = np.searchsorted(known, keys).clip(max=known.size - 1) if place is None else place[keys]
+        at[part] = near if place is not None else np.where(known[near] == keys, near, -1)
+    return at
 
 
 def counts(edges: Edges, n_quanta: int) -> NDArray[np.int64]:

@@ -9,7 +9,7 @@ from loadmaster_registry.errors import PlanError
 
 from .graph import Dropped, PartialGather
 
-FORMAT = 2  # of the plan file; a reader refuses any other
+FORMAT = 3  # of the plan file; a reader refuses any other
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,18 @@ class ClusterFacts:
 
 
 @dataclass(frozen=True)
+class OrderFacts:
+    """What a plan says of jobs that run group after group."""
+
+    name: str
+    labels: tuple[str, ...]  # the clusters whose jobs these are
+    dimensions: tuple[str, ...]  # by whose values jobs are in a group, and groups are sorted
+    groups: int
+    jobs: int
+    is_blocking: bool  # what fails in a group keeps the groups after it from running
+
+
+@dataclass(frozen=True)
 class JobFacts:
     """What a plan says of its jobs as a whole."""
 
@@ -57,6 +69,7 @@ class JobFacts:
         default_factory=dict
     )  # of a quantum, by task, at a site
     notes: tuple[str, ...] = ()  # what a person should know of them
+    orders: tuple[OrderFacts, ...] = ()
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "JobFacts":
@@ -66,7 +79,8 @@ class JobFacts:
             for site, tasks in values["sites"].items()
         }
         clusters = tuple(_cluster_facts(c) for c in values["clusters"])
-        return cls(clusters, tuple(values["elided"]), sites, tuple(values["notes"]))
+        orders = tuple(OrderFacts(**_tuples(o)) for o in values["orders"])
+        return cls(clusters, tuple(values["elided"]), sites, tuple(values["notes"]), orders)
 
 
 @dataclass(frozen=True)
@@ -80,6 +94,10 @@ class TypeFacts:
     implied: tuple[str, ...]
     storage_class: str
     is_calibration: bool
+    extension: str  # of each file that is to be made, with its dot
+    parts: Mapping[str, str] = field(
+        default_factory=dict
+    )  # the same in other formats: name of each → extension
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,8 @@ class JobGraph:
     def simulate(self, duration_s: NDArray[np.float64], slots: int) -> float:
         """Return the wall time on `slots` slots if each takes, when free, the job that has been ready longest.
 
+        What takes no time needs no slot.
+
         That is list scheduling, never longer than 2 − 1 / slots times the best possible [1]_.
 
         References
@@ -96,14 +98,14 @@ class JobGraph:
         running: list[tuple[float, int]] = []
         now = 0.0
         while ready or running:
-            while ready and len(running) < slots:
+            while ready and (len(running) < slots or not duration[ready[0]]):
                 job = ready.popleft()
                 heappush(running, (now + duration[job], job))
             now, job = heappop(running)
             for c in child[first[job] : first[job + 1]]:
                 left[c] -= 1
                 if not left[c]:
-                    ready.append(c)
+                    (ready.append if duration[c] else ready.appendleft)(c)
         return now
 
     def circle(self) -> list[int]:

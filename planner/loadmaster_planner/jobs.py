@@ -1,4 +1,4 @@
-"""The jobs of a plan: quanta put together, what is handed on in memory inside a job, and what each job asks for."""
+"""The jobs of a plan: quanta put together, what is handed on in memory, what each job asks for and waits for."""
 
 import polars as pl
 from loadmaster_pipelines.batch import Clustering
@@ -8,6 +8,7 @@ from .clusters import make_jobs
 from .elision import elided_types
 from .freeze import QuantumGraph
 from .header import JobFacts
+from .orders import make_orders
 
 
 def planned_jobs(
@@ -29,19 +30,23 @@ def planned_jobs(
     PipelineError
         If the clustering names tasks or dataset types that the pipeline has not.
     PlanError
-        If it cannot be done: see `make_jobs` and `elided_types`.
+        If it cannot be done: see `make_jobs`, `elided_types` and `make_orders`.
     """
     known = clustering.of(pipeline)
     asking = known.applied(pipeline)
     jobs = make_jobs(graph, asking, known)
     elided, notes = elided_types(graph, pipeline, jobs, known)
+    orders = make_orders(graph, jobs, known.orders)
     frames = jobs.tables()
+    for order in orders:
+        frames |= order.tables()
     for label in graph.quanta:
         if (job := jobs.listed(label)) is not None:
             frames[f"quanta/{label}"] = pl.DataFrame({"job": pl.Series(job, dtype=pl.UInt32)})
     facts = JobFacts(
         clusters=jobs.facts(),
         elided=elided,
+        orders=tuple(order.facts() for order in orders),
         sites={site: known.resources(pipeline, site) for site in sorted(known.sites)},
         notes=(*known.notes, *notes),
     )

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 import polars as pl
-from loadmaster_pipelines.batch import Cluster, Clustering
+from loadmaster_pipelines.batch import Cluster, Clustering, Order
 from loadmaster_pipelines.pipeline import Pipeline
 from loadmaster_pipelines.resources import ResourceRequest, Resources
 from loadmaster_registry.literals import Constant, bound_constant
@@ -76,7 +76,7 @@ def _value(plain: Any) -> object:
 def clustering_to_json(clustering: Clustering, pipeline: Pipeline) -> dict[str, Any]:
     """Return JSON for what was said of the jobs of `pipeline`, and what its tasks themselves ask for."""
     known = asdict(clustering.of(pipeline))
-    for entry in (known, *known["clusters"]):
+    for entry in (known, *known["clusters"], *known["orders"]):
         del entry["places"]
     return {**known, "resources": {label: asdict(task.resources) for label, task in pipeline.tasks.items()}}
 
@@ -92,13 +92,18 @@ def clustering_from_json(values: Mapping[str, Any]) -> tuple[Clustering, dict[st
         Cluster(
             **{
                 **_tupled(c),
-                "equal_dimensions": tuple(map(tuple, c["equal_dimensions"])),
+                "equal_dimensions": _pairs(c),
                 "resources": ResourceRequest(**c["resources"]),
             }
         )
         for c in rest["clusters"]
     )
+    rest["orders"] = tuple(Order(**{**_tupled(o), "equal_dimensions": _pairs(o)}) for o in rest["orders"])
     return Clustering(**_tupled(rest)), resources
+
+
+def _pairs(values: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(map(tuple, values["equal_dimensions"]))
 
 
 def _tupled(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ import numpy as np
 import polars as pl
 from loadmaster_pipelines.pipeline import Pipeline, Step
 from loadmaster_pipelines.resources import ResourceRequest, Resources, together
-from loadmaster_pipelines.storage import extension_of
 from loadmaster_registry.errors import PlanError
 from loadmaster_registry.joins import Axes
 from loadmaster_registry.names import dataset_path
@@ -22,7 +21,9 @@ from loadmaster_registry.universe import DimensionGroup
 from numpy.typing import NDArray
 
 from .graph import Positions
-from .header import ClusterFacts, ConnectionFacts, PlanHeader, TaskFacts, TaskSummary, TypeFacts
+from .header import ClusterFacts, ConnectionFacts, OrderFacts, PlanHeader, TaskFacts, TaskSummary, TypeFacts
+from .jobgraph import JobGraph
+from .orders import Barriers, JobGroup, stored_group, stored_order
 from .tables import FileTables, Tables, write_tables
 
 _RESOURCE_COLUMNS = dict.fromkeys(ResourceRequest.__dataclass_fields__, pl.Int64)
@@ -50,6 +51,7 @@ class PlannedDataset:
     checksum: str  # empty where unknown
     exists: bool
     is_elided: bool = False  # handed on in memory inside its job, never stored
+    parts: Mapping[str, str] = field(default_factory=dict)  # the same in other formats: name of each → its path
 
 
 @dataclass(frozen=True)
@@ -148,8 +150,8 @@ class Plan:
         """Return the name of a job's cluster: the label of its task, where it has one quantum."""
         return self.header.jobs.clusters[self._place(job)[0]].name
 
-    def job(self, index: int) -> PlannedJob:
-        """Return one job with everything it needs to know."""
+    def job(self, index: int, site: str = "") -> PlannedJob:
+        """Return one job with everything it needs to know, and what it asks for at a site or wherever it runs."""
         cluster = self.header.jobs.clusters[self._place(index)[0]]
         quanta = tuple(self.quantum(label, row) for label, row in self.members(index))
         step = self._step_of.get(cluster.tasks[0])
@@ -161,7 +163,7 @@ class Plan:
             name=self._name(cluster, index, quanta),
             cluster=cluster.name,
             quanta=quanta,
-            resources=self.resources(index),
+            resources=self.resources(index, site),
             step=step.label if step else "",
             shard={d: next(iter(found)) for d, found in values.items() if len(found) == 1},
         )
@@ -212,11 +214,11 @@ class Plan:
         empty = pl.DataFrame(schema=_JOB_TABLE)
         return pl.concat([empty, *pieces])
 
-    def priorities(self) -> NDArray[np.int64] | None:
-        """Return the priority of each job, shape (n_jobs,); None where they are all alike."""
-        asked = {node.resources.priority for node in self.pipeline.tasks.values()}
+    def priorities(self, site: str = "") -> NDArray[np.int64] | None:
+        """Return the priority of each job at a site, shape (n_jobs,); None where they are all alike."""
+        asked = {resources.priority for resources in self._task_resources(site).values()}
         asked |= {cluster.resources.priority or 0 for cluster in self.header.jobs.clusters}
-        return None if len(asked) < 2 else self.job_table()["priority"].to_numpy()
+        return None if len(asked) < 2 else self.job_table(site)["priority"].to_numpy()
 
     def shards(self, step: str) -> pl.DataFrame:
         """Return for each job of a step the values by which the step may be split; null where it has not just one.
@@ -310,10 +312,34 @@ class Plan:
                     pairs.append(pair.filter((pl.col("needs") >= 0) & (pl.col("needs") != pl.col("job"))))
         return pl.concat(pairs).unique().sort("job", "needs")
 
+    def barriers(self) -> Barriers:
+        """Return what jobs wait for beside what they read: the jobs of earlier groups of their orders."""
+        stored = [(stored_order(*self._order_tables(o)), o.is_blocking) for o in self.header.jobs.orders]
+        return Barriers.between(self.n_jobs, ((*columns, blocks) for columns, blocks in stored))
+
+    def job_graph(self) -> JobGraph:
+        """Return what waits for what: all jobs, then the barriers among them."""
+        needs = self.dependencies()
+        return self.barriers().graph(self.n_jobs, needs["job"].to_numpy(), needs["needs"].to_numpy())
+
+    def groups_of(self, job: int) -> tuple[JobGroup, ...]:
+        """Return the groups that a job is in, one of each order that has it."""
+        name = self.task_of(job)
+        found = (
+            stored_group(order, *self._order_tables(order), job)
+            for order in self.header.jobs.orders
+            if name in order.labels
+        )
+        return tuple(group for group in found if group is not None)
+
     def reused_ids(self) -> list[UUID]:
         """Return the ids of earlier datasets that stand for outputs: the run will show them as its own."""
         tables = (self._tables.rows(f"reused/{name}", 0, n) for name, n in self.header.reused.items())
         return [_uuid(row) for table in tables for row in table.iter_rows(named=True)]
+
+    def _order_tables(self, order: OrderFacts) -> tuple[pl.DataFrame, pl.DataFrame]:
+        groups = self._tables.rows(f"groups/{order.name}", 0, order.groups)
+        return groups, self._tables.rows(f"ordered/{order.name}", 0, order.jobs)
 
     def _makers(self, dataset_type: str) -> NDArray[np.int64]:
         """Return for each dataset of a type the job that makes it; −1 for none."""
@@ -419,20 +445,24 @@ class Plan:
         data_id = self._data_id(record, facts.dimensions + facts.implied)
         exists = record.get("run") is not None
         required = {d: data_id[d] for d in facts.dimensions}
+        is_elided = not exists and facts.name in self.header.jobs.elided
+        extensions = {} if exists or is_elided else facts.parts
         return PlannedDataset(
             id=_uuid(record),
             dataset_type=facts.name,
             data_id=data_id,
             run=record["run"] if exists else self.output_run,
             storage_class=facts.storage_class,
-            path=""
-            if exists
-            else dataset_path(self.output_run, facts.name, required, extension_of(facts.storage_class)),
+            path="" if exists else dataset_path(self.output_run, facts.name, required, facts.extension),
             url=_or(record.get("url"), ""),
             size_bytes=_or(record.get("size_bytes"), -1),
             checksum=_or(record.get("checksum"), ""),
             exists=exists,
-            is_elided=not exists and facts.name in self.header.jobs.elided,
+            is_elided=is_elided,
+            parts={
+                name: dataset_path(self.output_run, facts.name, required, extension)
+                for name, extension in extensions.items()
+            },
         )
 
     def _data_id(self, record: Mapping[str, Any], dimensions: Sequence[str]) -> dict[str, int | str]:
@@ -462,11 +492,15 @@ class Plan:
             if cluster.members:
                 yield f"jobs/{cluster.name}", cluster.jobs
                 yield f"members/{cluster.name}", cluster.members
+        for order in self.header.jobs.orders:
+            yield f"groups/{order.name}", order.groups
+            yield f"ordered/{order.name}", order.jobs
 
 
 def starts(quantum: Positions, n_quanta: int) -> NDArray[np.uint32]:
     """Return where the edges of each quantum begin, shape (n_quanta,); `quantum`, shape (n_edges,), is sorted."""
-    return np.searchsorted(quantum, np.arange(n_quanta, dtype=np.uint32)).astype(np.uint32)
+    n_edges = np.bincount(quantum, minlength=n_quanta)
+    return (np.cumsum(n_edges) - n_edges).astype(np.uint32)
 
 
 def tables_digest(facts: Mapping[str, Any], frames: Mapping[str, pl.DataFrame]) -> str:

@@ -1,6 +1,5 @@
 """Plan: from a pipeline, a registry and a request to a finished plan. Reads the registry, writes nothing."""
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -10,10 +9,10 @@ import numpy as np
 import polars as pl
 from loadmaster_pipelines.batch import Clustering
 from loadmaster_pipelines.pipeline import Pipeline, PipelineDatasetType
+from loadmaster_pipelines.storage import extension_of
 from loadmaster_registry.errors import PlanError
 from loadmaster_registry.snapshot import Snapshot
 from loadmaster_registry.store import Registry
-from numpy.typing import NDArray
 
 from .all_done import basis_of, parts_if_all_done
 from .build import build_part
@@ -53,19 +52,20 @@ def make_plan(
     QueryError
         If the `where` of the request cannot be understood.
     """
+    jobs = clustering or Clustering()
     with registry.snapshot() as now:
         check_target(now.universe, pipeline, request)
         check_repair(request)
-        parts = parts_if_all_done(now, pipeline, request)
+        parts = parts_if_all_done(now, pipeline, request, jobs.elide)
         if parts is None:
-            parts = [build_part(now, part, request) for part in connected_parts(pipeline)]
+            parts = [build_part(now, part, request, jobs.elide) for part in connected_parts(pipeline)]
         _refuse_partial_gathers(parts, request)
         found = _prerequisites(now, pipeline, request, parts)
         graph = freeze_graph(now, parts, found)
         running = [label for label, quanta in graph.quanta.items() if quanta.count]
         refuse_missing_init_inputs(now, pipeline, running, request)
         notes = _notes(now, pipeline, request, found.values())
-        return _finished(now, pipeline, request, parts, graph, clustering or Clustering(), notes)
+        return _finished(now, pipeline, request, parts, graph, jobs, notes)
 
 
 def _prerequisites(
@@ -116,7 +116,8 @@ def _finished(
     notes: tuple[str, ...],
 ) -> Plan:
     """Add ids, locations, jobs and the digest."""
-    asked, basis = clustering_to_json(clustering, pipeline), basis_of(registry, pipeline, request)
+    asked = clustering_to_json(clustering, pipeline)
+    basis = basis_of(registry, pipeline, request, clustering.elide)
     job_facts, job_frames, pipeline = planned_jobs(graph, pipeline, clustering)
     order = [label for label in pipeline.tasks if label in graph.quanta]
     frames = _graph_frames(registry, graph, order)
@@ -186,9 +187,12 @@ def _datasets_frame(registry: Snapshot, table: Datasets) -> pl.DataFrame:
     known = table.existing >= 0
     if not known.any():
         return pl.DataFrame([*table.codes.get_columns(), hi, lo])
-    wanted = pl.DataFrame({"dataset": table.existing})
-    files = wanted.join(registry.files(pl.Series("dataset", table.existing[known])), on="dataset", how="left")
-    ids = np.frombuffer(b"".join(files["id"].fill_null(b"\0" * 16).to_list()), dtype=">u8").reshape(-1, 2)
+    files = registry.files(pl.Series("dataset", table.existing[known]))
+    if not known.all():
+        wanted = pl.DataFrame({"dataset": table.existing})
+        files = wanted.join(files, on="dataset", how="left", maintain_order="left")
+    stored = files["id"].fill_null(b"\0" * 16).cast(pl.List(pl.UInt8)).list.explode()
+    ids = stored.to_numpy().view(">u8").reshape(-1, 2)
     hi = pl.Series("id_hi", np.where(known, ids[:, 0].astype(np.uint64), hi.to_numpy()))
     lo = pl.Series("id_lo", np.where(known, ids[:, 1].astype(np.uint64), lo.to_numpy()))
     facts = files.select("run", "url", "size_bytes", "checksum")
@@ -197,9 +201,12 @@ def _datasets_frame(registry: Snapshot, table: Datasets) -> pl.DataFrame:
 
 def _random_ids(count: int) -> tuple[pl.Series, pl.Series]:
     """Return the halves of `count` random UUIDs of version 4 (RFC 9562), made in bulk."""
-    bits: NDArray[np.uint64] = np.frombuffer(os.urandom(16 * count), dtype=np.uint64).reshape(count, 2)
-    hi = bits[:, 0] & np.uint64(0xFFFF_FFFF_FFFF_0FFF) | np.uint64(0x4000)
-    lo = bits[:, 1] & np.uint64(0x3FFF_FFFF_FFFF_FFFF) | np.uint64(0x8000_0000_0000_0000)
+    random = np.random.default_rng()  # seeded by the system
+    hi, lo = (random.integers(2**64, size=count, dtype=np.uint64) for _ in range(2))
+    hi &= np.uint64(0xFFFF_FFFF_FFFF_0FFF)
+    hi |= np.uint64(0x4000)
+    lo &= np.uint64(0x3FFF_FFFF_FFFF_FFFF)
+    lo |= np.uint64(0x8000_0000_0000_0000)
     return pl.Series("id_hi", hi), pl.Series("id_lo", lo)
 
 
@@ -219,8 +226,17 @@ def _task_facts(quanta: Quanta) -> TaskFacts:
 def _type_facts(registry: Snapshot, used: PipelineDatasetType, table: Datasets) -> TypeFacts:
     existing = int((table.existing >= 0).sum())
     storage_class = used.storage_class if used.producer else registry.dataset_type(table.name).storage_class
+    own, *others = used.formats or (None,)
     return TypeFacts(
-        table.name, table.count, existing, table.dimensions, table.implied, storage_class, used.calibration
+        table.name,
+        table.count,
+        existing,
+        table.dimensions,
+        table.implied,
+        storage_class,
+        used.calibration,
+        own.extension if own else extension_of(storage_class),
+        {other.name: other.extension for other in others if other},
     )
 
 

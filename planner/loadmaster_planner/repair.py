@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from .earlier import held, rows_held
 from .existing import Held, is_done, take_out
-from .flags import flagged
+from .flags import reached
 from .graph import Part
 from .lookups import with_implied
 from .request import Request
@@ -84,13 +84,15 @@ def contaminated(registry: Snapshot, collections: Sequence[str], inputs: Sequenc
     """
     roots = [pl.DataFrame(schema={"dataset": pl.Int64})]
     for dataset_type in registry.dataset_types():
-        for exclusion in flagged(registry, dataset_type.dimensions):
+        for _, flags, is_direct in reached(registry, dataset_type.dimensions):
             own = set(dataset_type.dimensions.required)
-            keep = {d: exclusion.frame[d].unique().to_list() for d in exclusion.frame.columns if d in own}
+            keep = {d: flags[d].unique().to_list() for d in flags.columns if d in own}
             found = registry.datasets(dataset_type.name, [*collections, *inputs], keep=keep, find_first=False)
             ids = with_implied(registry, found, dataset_type.dimensions)
-            keys = exclusion.frame.columns
-            roots.append(ids.join(exclusion.frame, on=keys, how="semi").select("dataset"))
+            found = ids.join(flags, on=flags.columns, how="semi").select("dataset")
+            if not is_direct:  # of what was made here, provenance knows better which observations went in
+                found = found.filter(~pl.col("dataset").is_in(registry.made(found["dataset"]).implode()))
+            roots.append(found)
     first = pl.concat(roots).unique()
     return pl.concat([first, registry.products(first["dataset"])]).unique().sort("dataset")
 

@@ -13,7 +13,12 @@ SkipExisting = Literal["exists", "provenance", "content"]
 
 @dataclass(frozen=True)
 class Request:
-    """Which data a pipeline is to run on, and where its outputs go."""
+    """Which data a pipeline is to run on, and where its outputs go.
+
+    With `clobber` the plan answers what would run if the outputs that are in its way were gone. It is no more than
+    the answer, for comparison with other planners: nothing on the backbone is ever overwritten, no command asks for
+    it, and a run of such a plan is refused.
+    """
 
     inputs: tuple[str, ...]  # collections, in search order
     output_run: str  # the RUN that will hold every output
@@ -29,7 +34,7 @@ class Request:
     skip_existing: SkipExisting | None = None  # what makes a quantum count as done
     skip_existing_in: tuple[str, ...] = ()  # collections with what may have been done
     repair: tuple[str, ...] = ()  # collections in which what is contaminated is made anew, and nothing else
-    clobber: bool = False  # plan as if outputs that are in the way were gone
+    clobber: bool = False  # plan as if outputs that are in the way were gone; a question, not to be run
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values from which `from_json` makes a request that asks for the same."""

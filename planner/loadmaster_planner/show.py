@@ -8,7 +8,6 @@ from uuid import UUID
 
 import numpy as np
 import polars as pl
-from loadmaster_pipelines.storage import extension_of
 from loadmaster_registry.errors import PlanError, did_you_mean
 from loadmaster_registry.names import dataset_path
 from numpy.typing import NDArray
@@ -75,6 +74,36 @@ def quanta_at(plan: Plan, label: str, rows: NDArray[np.int64]) -> pl.DataFrame:
     """Return the quanta in some rows of a task's table, as `quanta_page` does."""
     jobs = [plan.jobs_of(label, row, row + 1) for row in rows.tolist()]
     return _quanta(plan, label, _gathered(plan, f"quanta/{label}", rows), np.concatenate(jobs))
+
+
+def shards(plan: Plan, step: str) -> pl.DataFrame:
+    """Return what a step may be split into, sorted: combinations of values of its sharding dimensions.
+
+    Returns
+    -------
+    shards : DataFrame
+        The step's dimensions, ``quanta`` and ``jobs``. A value is null for jobs that have several, or none.
+
+    Raises
+    ------
+    PlanError
+        If the pipeline has no such step.
+    """
+    names = [s.label for s in plan.pipeline.steps]
+    if step not in names:
+        raise PlanError(
+            what=f"the plan has no step {step!r}",
+            where=f"plan of {plan.output_run}",
+            why="its pipeline declares no step of this name" if names else "its pipeline declares no steps",
+            todo=did_you_mean(step, names) if names else "see its tasks: loadmaster show PLAN",
+        )
+    jobs = plan.shards(step)
+    dimensions = jobs.columns[1:]
+    each = jobs.join(plan.job_table().select("job", "quanta"), on="job")
+    counts = (pl.col("quanta").sum(), pl.len().cast(pl.Int64).alias("jobs"))
+    if not dimensions:
+        return each.select(counts)
+    return each.group_by(dimensions).agg(counts).sort(dimensions, nulls_last=True)
 
 
 def datasets_page(plan: Plan, dataset_type: str, start: int = 0, stop: int | None = None) -> pl.DataFrame:
@@ -146,7 +175,7 @@ def _described(plan: Plan, facts: TypeFacts, raw: pl.DataFrame) -> pl.DataFrame:
 
 def _paths(plan: Plan, facts: TypeFacts, raw: pl.DataFrame) -> pl.Series:
     """Return what `dataset_path` gives for each row, having asked it once for each value of each dimension."""
-    extension = extension_of(facts.storage_class)
+    extension = facts.extension
     if not facts.dimensions:
         one = dataset_path(plan.output_run, facts.name, {}, extension)
         return pl.Series("path", [one]).new_from_index(0, raw.height)
@@ -317,6 +346,7 @@ def plan_facts(plan: Plan) -> dict[str, Any]:
         "tasks": [{**asdict(task), **asdict(lines[task.label])} for task in header.tasks],
         "dataset_types": [{**asdict(t), "to_be_made": t.count - t.existing} for t in header.types],
         "clusters": [asdict(cluster) for cluster in header.jobs.clusters],
+        "orders": [asdict(order) for order in header.jobs.orders],
         "dropped": [asdict(dropped) for dropped in header.dropped],
         "why_empty": header.why_empty,
     }
@@ -329,6 +359,7 @@ def job_facts(plan: Plan, index: int) -> dict[str, Any]:
         "job": index,
         **{name: getattr(job, name) for name in ("name", "cluster", "step", "shard")},
         "resources": asdict(job.resources),
+        "groups": [asdict(group) for group in plan.groups_of(index)],
         "quanta": [quantum_facts(quantum) for quantum in job.quanta],
     }
 

@@ -1,7 +1,7 @@
 """All collections at one moment: looking names up, opening chains, refusing circles. No database here."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 from .errors import Conflict, NotFound, RegistryError, did_you_mean
@@ -15,6 +15,8 @@ class Catalog:
     ids: Mapping[str, int]
     collections: Mapping[str, Collection]
     place: str  # where the registry is, for errors
+    # By row: nobody searches them any more, but something in them is used elsewhere.
+    removed_runs: Mapping[int, str] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Collection:
         if (found := self.collections.get(name)) is None:
@@ -29,7 +31,9 @@ class Catalog:
     def added(self, collection: Collection, number: int) -> "Catalog":
         """Return this catalog with one collection more, or with another definition of it."""
         name = collection.name
-        return Catalog({**self.ids, name: number}, {**self.collections, name: collection}, self.place)
+        return replace(
+            self, ids={**self.ids, name: number}, collections={**self.collections, name: collection}
+        )
 
     def matching(self, glob: str) -> list[Collection]:
         """Return the collections whose name matches, in order of name."""

@@ -8,14 +8,23 @@ the first may one retry or clean up without looking.
 """
 
 import difflib
+import re
 from collections.abc import Iterable
+
+# Passwords in URLs, and what signs a URL or stands for its user: messages end up in logs and tickets.
+_SECRET = re.compile(
+    r"(://[^\s/@:]*:)[^\s/@]+(?=@)"
+    r"|([?&](?:[\w-]*(?:Signature|Credential|Security-Token|AccessKeyId)|sig|token|secret|password)=)[^\s&\"']+",
+    re.IGNORECASE,
+)
 
 
 class Error(Exception):
     """Catch this to catch everything that is raised on purpose."""
 
     def __init__(self, what: str, where: str, why: str, todo: str) -> None:
-        super().__init__(what, where, why, todo)  # all four, so that it survives pickling between processes
+        # All four, so that it survives pickling between processes.
+        super().__init__(*(_SECRET.sub(r"\1\2***", text) for text in (what, where, why, todo)))
 
     def __str__(self) -> str:
         what, where, why, todo = self.args

@@ -176,6 +176,16 @@ def with_constants(frame: pl.DataFrame, values: Mapping[str, Any], order: Sequen
     return frame.with_columns(**literals).select(order)
 
 
+def replaced(name: str, values: Mapping[Any, Any], dtype: pl.DataType | type[pl.DataType]) -> pl.Expr:
+    """Return a column with each value replaced by what stands for it; `values` has all that occur.
+
+    Where nothing can occur Polars would leave the type as it was.
+    """
+    if not values:
+        return pl.lit(None, dtype=dtype).alias(name)
+    return pl.col(name).replace_strict(dict(values), return_dtype=dtype)
+
+
 def fitted(rows: pl.DataFrame, columns: Sequence[Column], what: str) -> pl.DataFrame:
     """Return `rows` with its columns in the order and type of `columns`; a nullable one may be absent.
 

@@ -11,7 +11,7 @@ References
 .. [2] C. T. Yu and M. Z. Ozsoyoglu, Proc. IEEE COMPSAC (1979) 306
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from math import prod
@@ -23,6 +23,7 @@ from polars._typing import JoinStrategy
 
 _KEY = "\x00key"
 CODE = pl.UInt32
+_PIECE_ROWS = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -71,14 +72,16 @@ class Axes:
             )
         return pl.DataFrame(columns)
 
-    def packed(self, frame: pl.DataFrame) -> NDArray[np.uint64] | None:
+    def packed(self, frame: pl.DataFrame) -> NDArray[np.int64] | None:
         """Return one integer for each row of codes, ordered as the rows are; None if 64 bits do not hold it."""
-        if prod(self.size(d) for d in frame.columns) >= 2**64:
+        if prod(self.size(d) for d in frame.columns) >= 2**63:
             return None
-        key = np.zeros(frame.height, dtype=np.uint64)
-        for d in frame.columns:
-            key *= np.uint64(self.size(d))
-            key += frame[d].to_numpy()
+        key = np.zeros(frame.height, dtype=np.int64)
+        columns = [(frame[d].to_numpy(), self.size(d)) for d in frame.columns]
+        for part in pieces(frame.height):
+            for codes, size in columns:
+                key[part] *= size
+                key[part] += codes[part]
         return key
 
     def _codes(self, dimension: str, column: pl.Series) -> NDArray[np.int64]:
@@ -90,14 +93,8 @@ class Axes:
         if axis.dtype == pl.String:
             coded = column.cast(pl.Enum(axis), strict=False).to_physical().cast(pl.Int64)
             return coded.fill_null(-1).to_numpy()
-        known, given = axis.to_numpy(), column.to_numpy()
-        low, high = int(known[0]), int(known[-1])
-        if column.null_count() == 0 and high - low < 4 * (known.size + given.size):
-            place = np.full(high - low + 2, -1)  # the last for what is beyond
-            place[known - low] = np.arange(known.size)
-            return place[np.where((given >= low) & (given <= high), given - low, -1)]
-        place = np.searchsorted(known, given).clip(max=known.size - 1)
-        return np.where(known[place] == given, place, -1)
+        given = column.cast(axis.dtype).fill_null(axis[0] - 1) if column.null_count() else column
+        return located(given.to_numpy(), axis.to_numpy())
 
 
 @dataclass(frozen=True)
@@ -236,6 +233,27 @@ def reduce_join(relations: Sequence[Relation], axes: Axes) -> Reduced:
     return Reduced(axes, tuple(reduced), tuple(parent))
 
 
+def located(given: NDArray[np.int64], known: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return where each number is among those `known`, which are distinct; −1 where it is not.
+
+    Cost: linear where the known ones lie close together.
+    """
+    if not known.size:
+        return np.full(given.size, -1)
+    low, high = int(known.min()), int(known.max())
+    if high - low < 4 * (known.size + given.size):
+        place = np.full(high - low + 2, -1, dtype=np.int32)  # the last for what is beyond
+        place[known - low] = np.arange(known.size)
+        found = np.empty(given.size, dtype=np.int64)
+        for part in pieces(given.size):
+            some = given[part]
+            found[part] = place[np.where((some >= low) & (some <= high), some - low, -1)]
+        return found
+    order = np.argsort(known, kind="stable")  # quick where they are in order
+    place = order[np.searchsorted(known, given, sorter=order).clip(max=known.size - 1)]
+    return np.where(known[place] == given, place, -1)
+
+
 def _absorb(relations: list[Relation], axes: Axes) -> list[Relation]:
     """Use each relation whose columns another one has as a filter of that one, and drop it."""
     kept: list[Relation] = []
@@ -315,7 +333,7 @@ def _join_size(a: Relation, b: Relation, axes: Axes) -> int:
         return int(a.frame.select(on).join(b.frame.select(on), on=on, how="inner").height)
     space = prod(axes.size(d) for d in on)
     if space <= 16 * (left.size + right.size) + 65_536:
-        n, m = (np.bincount(keys.view(np.int64), minlength=space) for keys in (left, right))
+        n, m = (np.bincount(keys, minlength=space) for keys in (left, right))
         return int(n @ m)
     right = np.sort(right)
     found = np.searchsorted(right, np.sort(left), "right") - np.searchsorted(right, np.sort(left), "left")
@@ -335,17 +353,57 @@ def _semi(a: Relation, b: Relation, axes: Axes) -> Relation:
 def _join(a: pl.DataFrame, b: pl.DataFrame, on: Sequence[str], how: JoinStrategy, axes: Axes) -> pl.DataFrame:
     if not on:
         return a.join(b, how="cross")
-    if len(on) == 1 or (left := axes.packed(_picked(a, on))) is None:
+    left, right = axes.packed(_picked(a, on)), axes.packed(_picked(b, on))
+    if left is None or right is None:
         return a.join(b, on=list(on), how=how)
-    right = pl.Series(_KEY, axes.packed(_picked(b, on)))
     new = [c for c in b.columns if c not in on] if how == "inner" else []
-    joined = pl.DataFrame([*a.get_columns(), pl.Series(_KEY, left)]).join(
-        pl.DataFrame([*(b[c] for c in new), right]), on=_KEY, how=how
+    space = prod(axes.size(d) for d in on)
+    if space <= 8 * (left.size + right.size) + 65_536:  # a place for each key: no hashing, no search
+        if how == "semi":
+            taken = np.zeros(space, dtype=bool)
+            taken[right] = True
+            return _where(a, taken[left])
+        if (found := _numbered(left, right, space)) is not None:
+            return _beside(a, _picked(b, new), found)
+        if (found := _numbered(right, left, space)) is not None:
+            return _picked(
+                _beside(b, _picked(a, [c for c in a.columns if c not in on]), found), [*a.columns, *new]
+            )
+    keys = pl.Series(_KEY, left), pl.Series(_KEY, right)
+    joined = pl.DataFrame([*a.get_columns(), keys[0]]).join(
+        pl.DataFrame([*(b[c] for c in new), keys[1]]), on=_KEY, how=how
     )
     return _picked(joined, [*a.columns, *new])
 
 
-def _are_in(given: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.bool_]:
+def _numbered(keys: NDArray[np.int64], known: NDArray[np.int64], space: int) -> NDArray[np.int32] | None:
+    """Return for each key its position among those `known`, −1 where it is not; None if `known` repeats one."""
+    if known.size > space:
+        return None
+    place = np.full(space, -1, dtype=np.int32)
+    place[known] = np.arange(known.size, dtype=np.int32)
+    return place[keys] if np.count_nonzero(place >= 0) == known.size else None
+
+
+def _beside(frame: pl.DataFrame, other: pl.DataFrame, place: NDArray[np.int32]) -> pl.DataFrame:
+    """Put beside each row that row of `other` which is at its `place`; leave out those with a place below 0."""
+    found = place >= 0
+    if not found.all():
+        frame, place = _where(frame, found), place[found]
+    columns = {c.name: (c.to_numpy(), np.empty(place.size, dtype=np.uint32)) for c in other}
+    for part in pieces(place.size):
+        for codes, beside in columns.values():
+            beside[part] = codes[place[part]]
+    return pl.DataFrame(
+        [*frame.get_columns(), *(pl.Series(name, beside) for name, (_, beside) in columns.items())]
+    )
+
+
+def _where(frame: pl.DataFrame, kept: NDArray[np.bool_]) -> pl.DataFrame:
+    return frame if kept.all() else frame.filter(pl.Series(kept))
+
+
+def _are_in(given: NDArray[np.int64], known: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Say which keys are among those `known`, which are sorted."""
     if not known.size:
         return np.zeros(given.size, dtype=bool)
@@ -371,19 +429,27 @@ def _distinct(frame: pl.DataFrame, axes: Axes) -> pl.DataFrame:
     if space <= 16 * keys.size + 65_536:  # marking is cheaper than hashing or sorting
         taken = np.zeros(space, dtype=bool)
         taken[keys] = True
-        distinct = np.flatnonzero(taken).astype(np.uint64)
+        distinct = np.flatnonzero(taken)
     else:
-        distinct = np.sort(keys)
-        distinct = distinct[np.append(True, distinct[1:] != distinct[:-1])]
+        keys.sort()
+        first = np.append(True, keys[1:] != keys[:-1])
+        distinct = keys if first.all() else keys[first]
     return _unpacked(distinct, frame.columns, axes)
 
 
-def _unpacked(keys: NDArray[np.uint64], columns: Sequence[str], axes: Axes) -> pl.DataFrame:
+def _unpacked(keys: NDArray[np.int64], columns: Sequence[str], axes: Axes) -> pl.DataFrame:
     """Return the codes that `Axes.packed` packed."""
-    codes: dict[str, pl.Series] = {}
-    for column in reversed(columns):
-        size = np.uint64(axes.size(column))
-        above = keys // size  # NumPy divides by one number quickly; it has no such way for the remainder
-        codes[column] = pl.Series(column, (keys - above * size).astype(np.uint32))
-        keys = above
-    return pl.DataFrame([codes[column] for column in columns])
+    codes = {column: np.empty(keys.size, dtype=np.uint32) for column in columns}
+    for part in pieces(keys.size):
+        left = keys[part].view(np.uint64)  # NumPy divides by one number quickly, and quicker without a sign
+        for column in reversed(columns):
+            size = np.uint64(axes.size(column))
+            above = left // size  # it has no such way for the remainder
+            codes[column][part] = left - above * size
+            left = above
+    return pl.DataFrame([pl.Series(column, codes[column]) for column in columns])
+
+
+def pieces(n: int) -> Iterator[slice]:
+    """Cut so many rows into ranges whose numbers stay near the processor between one step and the next."""
+    return (slice(start, start + _PIECE_ROWS) for start in range(0, n, _PIECE_ROWS))

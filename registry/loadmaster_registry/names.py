@@ -4,6 +4,11 @@ from collections.abc import Mapping
 from urllib.parse import quote
 
 
+def run_folder(run: str) -> str:
+    """Return the folder of a run below the backbone's root."""
+    return "/".join(quote(part, safe="+-.,=@_~") for part in run.split("/"))
+
+
 def dataset_path(run: str, dataset_type: str, data_id: Mapping[str, int | str], extension: str) -> str:
     """Return the path of a dataset below the backbone's root.
 
@@ -18,7 +23,6 @@ def dataset_path(run: str, dataset_type: str, data_id: Mapping[str, int | str], 
         With its dot, as ``.fits``.
     """
     values = [quote(str(value), safe="+-.,=@").replace("_", "%5F") for value in data_id.values()]
-    folder = "/".join(quote(part, safe="+-.,=@_~") for part in run.split("/"))
     stem = "_".join([dataset_type, *values])
     middle = "/".join(values[1:-1]) if len(values) > 2 else ""
-    return "/".join(part for part in (folder, dataset_type, middle, stem + extension) if part)
+    return "/".join(part for part in (run_folder(run), dataset_type, middle, stem + extension) if part)

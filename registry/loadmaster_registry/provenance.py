@@ -20,26 +20,30 @@ _DENSE = 4  # reading so many rows for one that is wanted costs as much as findi
 
 def lineage(connection: sa.Connection, schema: Schema, id: UUID, upstream: bool) -> pl.DataFrame:
     """Follow quanta from dataset to dataset until nothing new is found; see `Snapshot.lineage`."""
-    reached = _reached(schema, id, upstream)
-    d, t, c, q = schema.dataset, schema.dataset_type, schema.collection, schema.quantum
-    task = (
-        sa.select(q.c.task).where(q.c.id == d.c.quantum).limit(1).scalar_subquery()
-    )  # the same in all attempts
-    query = (
-        sa.select(
-            reached.c.uuid.label("id"),
-            d.c.id.label("dataset"),
-            t.c.name.label("dataset_type"),
-            c.c.name.label("run"),
-            d.c.quantum,
-            task.label("task"),
-        )
-        .select_from(reached)
-        .outerjoin(d, d.c.uuid == reached.c.uuid)
-        .outerjoin(t, t.c.id == d.c.dataset_type)
-        .outerjoin(c, c.c.id == d.c.run)
+    reached = _reached(connection, schema, id, upstream)
+    d, t, c, q, dead = (
+        schema.dataset,
+        schema.dataset_type,
+        schema.collection,
+        schema.quantum,
+        schema.tombstone,
     )
-    return read(connection, query).sort("dataset_type", "dataset", "id", nulls_last=True)
+    facts = (d.c.id.label("dataset"), t.c.name.label("dataset_type"), c.c.name.label("run"), d.c.quantum)
+    there = sa.select(d.c.uuid.label("id"), *facts).join_from(d, t).join(c, c.c.id == d.c.run)
+    nowhere = sa.null().cast(sa.BigInteger()).label("dataset")
+    gone = sa.select(dead.c.uuid.label("id"), nowhere, dead.c.dataset_type, dead.c.run, dead.c.quantum)
+    known = pl.concat(
+        [
+            read_of(connection, there, d.c.uuid, reached["id"], "id"),
+            read_of(connection, gone, dead.c.uuid, reached["id"], "id"),
+        ]
+    )
+    tasks = read_of(
+        connection, sa.select(q.c.id.label("quantum"), q.c.task), q.c.id, known["quantum"], "quantum"
+    )
+    named = known.join(tasks.unique("quantum"), on="quantum", how="left")  # the same in all attempts
+    found = reached.join(named, on="id", how="left")
+    return found.sort("dataset_type", "dataset", "id", nulls_last=True)
 
 
 def quanta(connection: sa.Connection, schema: Schema, run: int) -> pl.DataFrame:
@@ -58,7 +62,7 @@ def makers(
     """Return what made some datasets; see `Snapshot.makers`."""
     d, q = schema.dataset, schema.quantum
     query = sa.select(d.c.id.label("dataset"), d.c.quantum, d.c.run).where(d.c.quantum.is_not(None))
-    made = _read_of(connection, query, d.c.id, dataset, "dataset")
+    made = read_of(connection, query, d.c.id, dataset, "dataset")
     runs = made["run"].unique()
     found = _quanta_of_runs(connection, schema, runs, columns, q.c.task == task, *_with(schema, digests))
     return made.drop("run").join(found, on="quantum", how="inner", maintain_order="left")
@@ -141,7 +145,7 @@ def _quanta_of_runs(
     q = schema.quantum
     query = sa.select(q.c.id.label("quantum"), q.c.attempt, *(q.c[name] for name in columns)).where(*asked)
     query = query if "run" in columns else query.add_columns(q.c.run)
-    found = _last_attempts(_read_of(connection, query, q.c.run, runs, "run"), "quantum")
+    found = _last_attempts(read_of(connection, query, q.c.run, runs, "run"), "quantum")
     return found if "run" in columns else found.drop("run")
 
 
@@ -151,7 +155,7 @@ def inputs(connection: sa.Connection, schema: Schema, quantum: pl.Series) -> pl.
     query = sa.select(
         i.c.quantum, i.c.connection, i.c.dataset_id.label("id"), d.c.id.label("dataset"), d.c.dataset_type
     ).join_from(i, d, d.c.uuid == i.c.dataset_id, isouter=True)
-    return _read_of(connection, query, i.c.quantum, quantum, "quantum")
+    return read_of(connection, query, i.c.quantum, quantum, "quantum")
 
 
 def recorded(
@@ -159,12 +163,20 @@ def recorded(
 ) -> pl.DataFrame:
     """Return quanta, the last attempt at each, the newest first; see `Snapshot.recorded_quanta`."""
     q = schema.quantum
-    query = sa.select(*_quantum_columns(schema), q.c.task, q.c.host, q.c.started, q.c.ended)
+    more = (q.c.task, q.c.host, q.c.started, q.c.ended, q.c.sandbox, q.c.software)
+    query = sa.select(*_quantum_columns(schema), *more)
     asked = {q.c.task: task, q.c.data_id: data_id, q.c.id: id.bytes if id else None}
     query = query.where(*(column == value for column, value in asked.items() if value))
     return _last_attempts(read(connection, query), "quantum").sort(
         "started", "quantum", descending=True, nulls_last=True
     )
+
+
+def made(connection: sa.Connection, schema: Schema, dataset: pl.Series) -> pl.Series:
+    """Return which datasets some quantum made; see `Snapshot.made`."""
+    d = schema.dataset
+    query = sa.select(d.c.id.label("dataset")).where(d.c.quantum.is_not(None))
+    return read_of(connection, query, d.c.id, dataset, "dataset")["dataset"].sort()
 
 
 def products(connection: sa.Connection, schema: Schema, dataset: pl.Series) -> pl.DataFrame:
@@ -179,7 +191,7 @@ def products(connection: sa.Connection, schema: Schema, dataset: pl.Series) -> p
     found = pl.DataFrame(schema={"dataset": pl.Int64})
     newest = dataset.cast(pl.Int64).rename("dataset").to_frame()
     while newest.height:
-        newest = _read_of(connection, query, d.c.id, newest["dataset"], "source")
+        newest = read_of(connection, query, d.c.id, newest["dataset"], "source")
         newest = newest.select("dataset").unique().join(found, on="dataset", how="anti")
         found = pl.concat([found, newest])
     return found.sort("dataset")
@@ -197,7 +209,7 @@ def _last_attempts(found: pl.DataFrame, key: str) -> pl.DataFrame:
     return found.drop("attempt")
 
 
-def _read_of(
+def read_of(
     connection: sa.Connection, query: sa.Select[Any], column: sa.Column[Any], values: pl.Series, name: str
 ) -> pl.DataFrame:
     """Run a query, in which `column` is called `name`, for the rows where that is one of `values`.
@@ -216,15 +228,42 @@ def _read_of(
     return pl.concat(parts)
 
 
-def _reached(schema: Schema, id: UUID, upstream: bool) -> sa.CTE:
-    """Return the uuids of all datasets that can be reached; UNION lets each be followed once only."""
+def _reached(connection: sa.Connection, schema: Schema, id: UUID, upstream: bool) -> pl.DataFrame:
+    """Return the uuids (``id``) of all that can be reached, by generations; removed datasets are on the way too."""
+    found = pl.DataFrame(schema={"id": pl.Binary})
+    newest = pl.DataFrame({"id": [id.bytes]}, schema={"id": pl.Binary})
+    step = _read_by if upstream else _made_from
+    while newest.height:
+        newest = step(connection, schema, newest["id"]).unique().join(found, on="id", how="anti")
+        found = pl.concat([found, newest])
+    return found
 
-    def step(start: sa.ColumnElement[bytes]) -> sa.Select[tuple[bytes]]:
-        d, i = schema.dataset.alias(), schema.quantum_input.alias()
-        found, known = (i.c.dataset_id, d.c.uuid) if upstream else (d.c.uuid, i.c.dataset_id)
-        return (
-            sa.select(found.label("uuid")).join_from(d, i, i.c.quantum == d.c.quantum).where(known == start)
+
+def _read_by(connection: sa.Connection, schema: Schema, made: pl.Series) -> pl.DataFrame:
+    """Return what was read to make some datasets: ``id``."""
+    tables, i = (schema.dataset, schema.tombstone), schema.quantum_input
+    makers = [
+        read_of(connection, sa.select(t.c.uuid, t.c.quantum), t.c.uuid, made, "uuid")["quantum"]
+        for t in tables
+    ]
+    query = sa.select(i.c.quantum, i.c.dataset_id.label("id"))
+    return read_of(connection, query, i.c.quantum, pl.concat(makers), "quantum").select("id")
+
+
+def _made_from(connection: sa.Connection, schema: Schema, source: pl.Series) -> pl.DataFrame:
+    """Return what was made by reading some datasets: ``id``."""
+    i = schema.quantum_input
+    readers = read_of(
+        connection, sa.select(i.c.dataset_id, i.c.quantum), i.c.dataset_id, source, "dataset_id"
+    )
+    parts = [
+        read_of(
+            connection,
+            sa.select(t.c.quantum, t.c.uuid.label("id")),
+            t.c.quantum,
+            readers["quantum"],
+            "quantum",
         )
-
-    reached = step(sa.literal(id.bytes, sa.LargeBinary())).cte("reached", recursive=True)
-    return reached.union(step(reached.c.uuid))
+        for t in (schema.dataset, schema.tombstone)
+    ]
+    return pl.concat(parts).select("id")

@@ -86,9 +86,8 @@ def constrain(
         If more than two families of regions would have to be joined.
     """
     universe = registry.universe
-    named = {d for p in predicates for d in p.dimensions} | {d for c in constraints for d in c.frame.columns}
-    whole = universe.group({*group.names, *named})
-    exclusions = [e for e in exclusions if e.frame.height and set(e.frame.columns) <= set(whole.names)]
+    whole = _with_named(universe, group, predicates, constraints)
+    exclusions = _applicable(exclusions, whole)
     keep = _narrowed(kept_values(predicates), constraints)
     own, spanning = _by_element(universe, whole, predicates)
     elements = _elements(universe, whole, own, links)
@@ -115,6 +114,43 @@ def constrain(
             reduced = reduce_join([*reduced.relations, relations[-1]], axes)
     funnel = tuple((r.name, r.admits) for r in relations)
     return Constrained(whole, reduced, funnel, contradiction(predicates))
+
+
+def joined_dimensions(
+    universe: Universe,
+    group: DimensionGroup,
+    predicates: Sequence[Predicate] = (),
+    constraints: Sequence[Constraint] = (),
+    exclusions: Sequence[Exclusion] = (),
+) -> Mapping[object, frozenset[str]]:
+    """Return the dimensions of each relation that `constrain` joins, by what makes it one; nothing is read for it."""
+    whole = _with_named(universe, group, predicates, constraints)
+    found: dict[object, frozenset[str]] = {p: frozenset(universe.group(p.dimensions)) for p in predicates}
+    own, _ = _by_element(universe, whole, predicates)
+    found |= {e: frozenset(_keys(universe, e)) for e in _elements(universe, whole, own, links=True)}
+    for pair in overlaps(universe, whole, predicates, constraints=constraints):
+        found[pair] = frozenset(d for element in pair for d in universe[element].required)
+    for member, pixels in _touching(universe, whole, constraints):
+        found[member, pixels] = frozenset((*universe[member].required, pixels))
+    frames = [(c.name, c.frame) for c in constraints]
+    frames += [(e.name, e.frame) for e in _applicable(exclusions, whole)]
+    for name, frame in frames:
+        found[name, *frame.columns] = frozenset(frame.columns)  # several can have the same name
+    return found
+
+
+def _with_named(
+    universe: Universe,
+    group: DimensionGroup,
+    predicates: Iterable[Predicate],
+    constraints: Iterable[Constraint],
+) -> DimensionGroup:
+    named = {d for p in predicates for d in p.dimensions} | {d for c in constraints for d in c.frame.columns}
+    return universe.group({*group.names, *named})
+
+
+def _applicable(exclusions: Iterable[Exclusion], group: DimensionGroup) -> list[Exclusion]:
+    return [e for e in exclusions if e.frame.height and set(e.frame.columns) <= set(group.names)]
 
 
 def kept_values(predicates: Iterable[Predicate]) -> Keep:
@@ -282,25 +318,32 @@ def _pixels(universe: Universe, group: DimensionGroup) -> list[str]:
 def _touched_pixels(
     registry: Snapshot, group: DimensionGroup, keep: Keep, constraints: Iterable[Constraint]
 ) -> list[Constraint]:
-    """Relate sky pixels to the one family of regions that takes part: a region touches what its envelope does.
+    """Relate sky pixels to the one family of regions that takes part: a region touches what its envelope does."""
+    touched = []
+    for member, pixels in _touching(registry.universe, group, constraints):
+        records = registry.records(member, keep, ["region"]).drop_nulls("region")
+        row, pixel = envelope_pixels(records["region"], pixels)
+        keys = registry.universe[member].required
+        frame = records.select(keys)[row].with_columns(pl.Series(pixels, pixel).cast(pl.Int64))
+        touched.append(Constraint(f"{pixels} pixels that {member} regions touch", frame))
+    return touched
+
+
+def _touching(
+    universe: Universe, group: DimensionGroup, constraints: Iterable[Constraint]
+) -> list[tuple[str, str]]:
+    """Return which element's regions relate to which sky pixels, where just one family of regions takes part.
 
     A constraint that holds data IDs of both says itself which of them belong together.
     """
-    universe = registry.universe
     members = [*universe.finest(universe.spatial_families, group).values()]
     if len(members) != 1:
         return []
-    keys = list(universe[members[0]].required)
     told = [set(universe.group(c.frame.columns).names) for c in constraints if not c.narrows]
-    touched = []
-    for pixels in _pixels(universe, group):
-        if any({*keys, pixels} <= names for names in told):
-            continue
-        records = registry.records(members[0], keep, ["region"]).drop_nulls("region")
-        row, pixel = envelope_pixels(records["region"], pixels)
-        frame = records.select(keys)[row].with_columns(pl.Series(pixels, pixel).cast(pl.Int64))
-        touched.append(Constraint(f"{pixels} pixels that {members[0]} regions touch", frame))
-    return touched
+    both = [
+        (members[0], pixels, {*universe[members[0]].required, pixels}) for pixels in _pixels(universe, group)
+    ]
+    return [(member, pixels) for member, pixels, named in both if not any(named <= names for names in told)]
 
 
 def _left(exclusion: Exclusion, reduced: Reduced) -> Relation:

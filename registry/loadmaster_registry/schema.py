@@ -1,11 +1,11 @@
 """The tables of a registry, made from its universe.
 
-Fixed tables: `meta`, `collection`, `chain`, `dimension_group`, `dataset_type`, `dataset`, `file`, `quantum`,
-`quantum_input`, `planned_run`, `change`, `metadata_version`, `metadata_column`. One `record_ELEMENT` for each
-stored element of the universe. Three for each group of dimensions that some dataset type has, numbered by
-`dimension_group.id`: `data_id_N` (membership in RUNs), `tag_N` and `calib_N`. One `metadata_N` for each
-versioned column, numbered by `metadata_column.id`. Data IDs are typed columns everywhere, named like their
-dimension.
+Fixed tables: `meta`, `collection`, `chain`, `dimension_group`, `dataset_type`, `dataset`, `file`, `dataset_part`,
+`dataset_copy`, `quantum`, `quantum_input`, `planned_run`, `change`, `tombstone`, `trash`, `lease`, `leased`,
+`metadata_version`, `metadata_column`. One `record_ELEMENT` for each stored element of the universe. Three for each
+group of dimensions that some dataset type has, numbered by `dimension_group.id`: `data_id_N` (membership in RUNs),
+`tag_N` and `calib_N`. One `metadata_N` for each versioned column, numbered by `metadata_column.id`. Data IDs are
+typed columns everywhere, named like their dimension.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,9 +19,12 @@ import sqlalchemy as sa
 from .errors import ConfigError
 from .universe import Column, ColumnType, DimensionGroup, Element, Universe
 
-SCHEMA_VERSION = 2  # what this code reads and writes; stored in `meta`
+SCHEMA_VERSION = 3  # what this code reads and writes; stored in `meta`
 
 FILE_COLUMNS = (Column("url", "str"), Column("size_bytes", "int"), Column("checksum", "str"))
+_ID, _URL = Column("id", "bytes", nullable=False), Column("url", "str", nullable=False)
+PART_COLUMNS = (_ID, Column("name", "str", nullable=False), _URL, *FILE_COLUMNS[1:])
+COPY_COLUMNS = (_ID, Column("destination", "str", nullable=False), _URL, Column("until", "str"))
 
 _COUNT, _TEXT, _BLOB = sa.BigInteger(), sa.Text(), sa.LargeBinary()
 _SQL_TYPES: dict[ColumnType, sa.types.TypeEngine[Any]] = {
@@ -80,6 +83,7 @@ class Schema:
         self._collection_tables()
         self._dataset_tables()
         self._quantum_tables()
+        self._house_tables()
         self._metadata_tables()
         self.versioned: Mapping[str, tuple[VersionedColumn, ...]] = {}
         self.records: dict[str, sa.Table] = {}
@@ -118,6 +122,10 @@ class Schema:
             sa.Column("name", _TEXT, nullable=False, unique=True),
             sa.Column("type", _TEXT, nullable=False),
             sa.Column("doc", _TEXT, nullable=False),
+            sa.Column("owner", _TEXT),  # user name; null where nobody minds
+            sa.Column("retention", _TEXT),  # null: kept until somebody removes it
+            sa.Column("expires", _TEXT),  # ISO, UTC
+            sa.Column("removed", _TEXT),  # ISO, UTC: nobody sees it any more; datasets that others use keep the row
         )  # fmt: skip
         self.chain = sa.Table(
             "chain", self.metadata,
@@ -156,6 +164,64 @@ class Schema:
             sa.Column("url", _TEXT, nullable=False),
             sa.Column("size_bytes", _COUNT),
             sa.Column("checksum", _TEXT),
+            sa.Column("created", _TEXT, nullable=False),  # ISO, UTC: when it was registered
+        )  # fmt: skip
+        # Files of one dataset beside the first: other formats, components. They come and go with it.
+        self.dataset_part = sa.Table(
+            "dataset_part", self.metadata,
+            sa.Column("dataset", _ROW_ID, sa.ForeignKey("dataset.id"), primary_key=True),
+            sa.Column("name", _TEXT, primary_key=True),
+            sa.Column("url", _TEXT, nullable=False),
+            sa.Column("size_bytes", _COUNT),
+            sa.Column("checksum", _TEXT),
+        )  # fmt: skip
+        # The same bytes at another destination.
+        self.dataset_copy = sa.Table(
+            "dataset_copy", self.metadata,
+            sa.Column("dataset", _ROW_ID, sa.ForeignKey("dataset.id"), primary_key=True),
+            sa.Column("destination", _TEXT, primary_key=True),
+            sa.Column("url", _TEXT, nullable=False),
+            sa.Column("until", _TEXT),  # ISO, UTC; null: for good
+        )  # fmt: skip
+
+    def _house_tables(self) -> None:
+        # What remains of a dataset that was removed: lineage passes through it.
+        self.tombstone = sa.Table(
+            "tombstone", self.metadata,
+            sa.Column("uuid", _BLOB, primary_key=True),
+            sa.Column("dataset_type", _TEXT, nullable=False),
+            sa.Column("run", _TEXT, nullable=False),
+            sa.Column("data_id", _TEXT, nullable=False),  # JSON, for people
+            sa.Column("quantum", _BLOB),
+            sa.Column("url", _TEXT),
+            sa.Column("who", _TEXT, nullable=False),
+            sa.Column("deleted", _TEXT, nullable=False),  # ISO, UTC
+            sa.Column("why", _TEXT, nullable=False),
+            sa.Index("tombstone_of_quantum", "quantum"),
+        )  # fmt: skip
+        # Files whose rows are gone and that are to go: written with the rows, emptied after.
+        self.trash = sa.Table(
+            "trash", self.metadata,
+            sa.Column("url", _TEXT, primary_key=True),
+            sa.Column("signature", _TEXT, nullable=False),  # of that file, no other one that is there by then
+            sa.Column("since", _TEXT, nullable=False),  # ISO, UTC
+        )  # fmt: skip
+        # Who needs what, until when; a lease that nobody renews ends by itself.
+        self.lease = sa.Table(
+            "lease", self.metadata,
+            sa.Column("id", _TEXT, primary_key=True),
+            sa.Column("holder", _TEXT, nullable=False),  # for people
+            sa.Column("what", _TEXT, nullable=False),  # for people
+            sa.Column("run", _ROW_ID, sa.ForeignKey("collection.id")),  # all of this RUN
+            sa.Column("heartbeat", _TEXT, nullable=False),  # ISO, UTC
+            sa.Column("until", _TEXT, nullable=False),  # ISO, UTC
+        )  # fmt: skip
+        # And these datasets: ranges of their row numbers, which are mostly few.
+        self.leased = sa.Table(
+            "leased", self.metadata,
+            sa.Column("lease", _TEXT, sa.ForeignKey("lease.id"), primary_key=True),
+            sa.Column("first", _COUNT, primary_key=True, autoincrement=False),
+            sa.Column("last", _COUNT, nullable=False),
         )  # fmt: skip
 
     def _quantum_tables(self) -> None:
@@ -173,6 +239,8 @@ class Schema:
             sa.Column("code_digest", _TEXT),
             sa.Column("config_digest", _TEXT),
             sa.Column("environment_digest", _TEXT),
+            sa.Column("sandbox", _TEXT),  # enforce, audit, off: how far reads and writes were held to what is declared
+            sa.Column("software", _TEXT),  # digest of all that could be imported
             sa.Column("inputs_key", _BLOB),  # equal for the very same inputs; see `provenance.input_keys`
             sa.Index("quantum_of_run", "run", "task", "status"),
         )  # fmt: skip

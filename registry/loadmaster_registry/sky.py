@@ -1,7 +1,8 @@
 """Which sky regions overlap: whole columns of encoded regions at once, exactly on the sphere.
 
-Regions are `lsst.sphgeom` regions in its binary form. Bounding circles in a k-d tree propose pairs;
-of two convex polygons an edge that separates them decides. Whatever is not a convex polygon, is very
+Regions are `lsst.sphgeom` regions in its binary form. Of the longer column only what may reach the circle around the
+shorter one is looked at. Bounding circles in a k-d tree propose pairs; of two convex polygons an edge that separates
+them decides. Whatever is not a convex polygon, is very
 large, or touches within rounding is decided by `lsst.sphgeom` itself, so that both always agree.
 (Rubin's answers are sphgeom's too. It compares a box in longitude and latitude with a polygon by the
 polygon's own bounding box, which errs on the side of overlap.)
@@ -27,6 +28,7 @@ Floats = NDArray[np.float64]
 _SLACK = 1e-9  # radians (0.2 mas) added to bounding circles, far above rounding
 _TIE = 1e-14  # triple products of unit vectors nearer to 0 than this are left to exact arithmetic
 _LARGE = np.radians(45.0)  # below this radius, polygons that are neighbours hold no antipodal points
+_WIDE = np.radians(60.0)  # from this radius on, too little lies beyond a circle to look for it
 _ANY = 100  # stands for the power of two of a radius that is not below
 _BY_BOX = -1  # stands for the number of vertices of boxes, and of unions and intersections that may hold some
 _NO_REGION = -2
@@ -97,12 +99,15 @@ def overlapping_pairs(a: Regions, b: Regions) -> tuple[Integers, Integers]:
     RegistryError
         If a value is not an encoded region.
     """
-    others = list(_batches(b))
-    found = [_pairs(x, y) for x in _in_pieces(a) for y in others]
-    row_a = np.concatenate([np.empty(0, np.int64), *(pair[0] for pair in found)])
-    row_b = np.concatenate([np.empty(0, np.int64), *(pair[1] for pair in found)])
+    if len(a) < len(b):
+        first = list(_in_pieces(a))
+        found = [_pairs(x, y) for y in _batches(b, _bounds(first)) for x in first]
+    else:
+        second = list(_batches(b))
+        found = [_pairs(x, y) for x in _in_pieces(a, _bounds(second)) for y in second]
     rows = max(len(b), 1)
-    pair = np.sort(row_a * rows + row_b)
+    pair = np.concatenate([np.empty(0, np.int64), *(i * rows + j for i, j in found)])
+    pair.sort()
     row_a = pair // rows
     return row_a, pair - row_a * rows
 
@@ -187,7 +192,7 @@ def hull(polygons: Sequence[bytes]) -> bytes:
     """Return the convex hull of some convex polygons; they must lie on a hemisphere."""
     if len(polygons) == 1:
         return polygons[0]
-    corners = np.concatenate([polygon_vertices([polygon])[0] for polygon in polygons])
+    corners = np.concatenate([polygon_vertices(pl.Series([polygon]))[0] for polygon in polygons])
     try:
         return ConvexPolygon.convexHull([UnitVector3d(*corner) for corner in corners.tolist()]).encode()
     except (RuntimeError, ValueError) as error:
@@ -202,7 +207,9 @@ def hull(polygons: Sequence[bytes]) -> bytes:
 def contains_all(outer: bytes, inner: bytes) -> bool:
     """Whether a convex polygon holds all corners of another one, and so all of it."""
     region = decode(outer)
-    return all(region.contains(UnitVector3d(*corner)) for corner in polygon_vertices([inner])[0].tolist())
+    return all(
+        region.contains(UnitVector3d(*corner)) for corner in polygon_vertices(pl.Series([inner]))[0].tolist()
+    )
 
 
 def decode(encoded: bytes) -> Region:
@@ -219,7 +226,7 @@ def decode(encoded: bytes) -> Region:
         raise _not_a_region(encoded, str(error)) from error
 
 
-def polygon_vertices(encoded: Sequence[bytes]) -> Floats:
+def polygon_vertices(encoded: pl.Series) -> Floats:
     """Return the vertices of convex polygons with equally many vertices.
 
     Returns
@@ -227,25 +234,84 @@ def polygon_vertices(encoded: Sequence[bytes]) -> Floats:
     vertices : ndarray of float64, shape (n_polygons, n_vertices, 3)
         Unit vectors, counter-clockwise seen from outside.
     """
-    raw = np.frombuffer(b"".join(encoded), dtype=np.uint8).reshape(len(encoded), -1)
-    return np.ascontiguousarray(raw[:, 1:]).view("<f8").astype(np.float64).reshape(len(encoded), -1, 3)
+    if not len(encoded):
+        return np.empty((0, 3, 3))
+    raw = encoded.cast(pl.List(pl.UInt8)).list.explode().to_numpy().reshape(len(encoded), -1)
+    return (
+        np.ascontiguousarray(raw[:, 1:])
+        .view("<f8")
+        .astype(np.float64, copy=False)
+        .reshape(len(encoded), -1, 3)
+    )
 
 
-def _in_pieces(regions: Regions) -> Iterator[_Batch]:
-    """Give the batches of so many regions at a time that their vertices stay near the processor."""
-    for start in range(0, len(regions), _PIECE):
-        for batch in _batches(regions[start : start + _PIECE]):
-            yield replace(batch, rows=batch.rows + start)
+def _bounds(batches: Sequence[_Batch]) -> Floats | None:
+    """Return four half-spaces, by normals inwards, that hold a circle around all regions; None if it is wide.
+
+    A convex polygon with all its vertices outside of one of them overlaps none of the regions.
+    """
+    if not batches or any(batch.by_box for batch in batches):  # boxes reach further than their circles
+        return None
+    centre, radius = (
+        np.concatenate([getattr(batch, name) for batch in batches]) for name in ("centre", "radius")
+    )
+    middle = centre.sum(axis=0)
+    middle /= np.linalg.norm(middle) or 1.0
+    away = np.linalg.norm(centre - middle, axis=1)
+    reach = float((2 * np.arcsin(np.minimum(away / 2, 1)) + radius).max(initial=0))
+    if not reach < _WIDE:
+        return None
+    east = np.cross(middle, np.eye(3)[np.abs(middle).argmin()])
+    east /= np.linalg.norm(east)
+    across = np.stack([east, -east, np.cross(middle, east), -np.cross(middle, east)])
+    bounds: Floats = np.sin(reach) * middle + np.cos(reach) * across
+    return bounds
 
 
-def _batches(regions: Regions) -> Iterator[_Batch]:
+def _beyond(vertices: Floats, bounds: Floats) -> NDArray[np.bool_]:
+    """Return which polygons lie outside of one of the half-spaces with all their vertices."""
+    x, y, z = vertices[..., 0], vertices[..., 1], vertices[..., 2]
+    beyond = np.zeros(len(vertices), dtype=bool)
+    for a, b, c in bounds:  # written out: a product of matrices would wake threads for it
+        beyond |= _greatest(a * x + b * y + c * z) < 0
+    return beyond
+
+
+def _in_pieces(regions: Regions, bounds: Floats | None = None) -> Iterator[_Batch]:
+    """Give the batches of so many regions at a time that their vertices stay near the processor.
+
+    Each time it is those that lie together: what they may meet is then little, and near the processor too.
+    """
+    encoded = regions if isinstance(regions, pl.Series) else pl.Series(list(regions), dtype=pl.Binary)
+    if len(encoded) <= _PIECE:
+        yield from _batches(encoded, bounds)
+        return
+    order = _by_place(encoded)
+    for start in range(0, len(encoded), _PIECE):
+        rows = order[start : start + _PIECE]
+        for batch in _batches(encoded.gather(rows), bounds):
+            yield replace(batch, rows=rows[batch.rows])
+
+
+def _by_place(encoded: pl.Series) -> Integers:
+    """Return the order of regions by cells of some 4° in which they begin; what is no polygon may be anywhere."""
+    cell = np.zeros(len(encoded), dtype=np.uint16)
+    for axis in range(3):
+        place = encoded.bin.slice(1 + 8 * axis, 8).bin.reinterpret(dtype=pl.Float64)  # of the first vertex
+        known = np.nan_to_num(place.fill_null(0.0).to_numpy())
+        cell = cell * np.uint16(32) + ((known.clip(-1, 1) + 1) * 15.9).astype(np.uint16)
+    return np.argsort(cell, kind="stable")  # of 16 bits: linear
+
+
+def _batches(regions: Regions, bounds: Floats | None = None) -> Iterator[_Batch]:
+    """Give the regions in batches, without those polygons that lie beyond `bounds`."""
     encoded = regions if isinstance(regions, pl.Series) else pl.Series(list(regions), dtype=pl.Binary)
     size = _polygon_sizes(encoded)
     for vertices in np.unique(size[size != _NO_REGION]):
         rows = np.flatnonzero(size == vertices)
         chosen = encoded if rows.size == len(encoded) else encoded.gather(rows)
         if vertices > 0:
-            yield from _by_size(_polygons(rows, chosen))
+            yield from _by_size(_polygons(rows, chosen, bounds))
         else:
             circles = [decode(value).getBoundingCircle() for value in chosen]
             yield from _by_size(_round(rows, chosen, circles, by_box=vertices == _BY_BOX))
@@ -271,8 +337,11 @@ def _polygon_sizes(encoded: pl.Series) -> Integers:
     return sizes
 
 
-def _polygons(rows: Integers, encoded: pl.Series) -> _Batch:
-    vertices = polygon_vertices(encoded.to_list())
+def _polygons(rows: Integers, encoded: pl.Series, bounds: Floats | None = None) -> _Batch:
+    vertices = polygon_vertices(encoded)
+    if bounds is not None and (beyond := _beyond(vertices, bounds)).any():
+        near = np.flatnonzero(~beyond)
+        rows, encoded, vertices = rows[near], encoded.gather(near), vertices[near]
     total = np.einsum("nkx->nx", vertices)
     with np.errstate(invalid="ignore", divide="ignore"):
         centre = total / np.sqrt(np.einsum("nx,nx->n", total, total))[:, None]

@@ -8,7 +8,6 @@ from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
-import numpy as np
 import polars as pl
 import sqlalchemy as sa
 
@@ -16,6 +15,7 @@ from . import observation, provenance
 from .catalog import Catalog
 from .errors import NotFound, RegistryError, did_you_mean
 from .frames import Keep, in_order, keep_in_sql, kept, long_lists, read, read_matching, with_constants
+from .joins import located
 from .records import Collection, CollectionType, DatasetRef, DatasetType
 from .schema import FILE_COLUMNS, GroupTables, Schema, key_column
 from .timespan import MAX_NS, MIN_NS
@@ -26,6 +26,7 @@ _REMEMBERED_BYTES = 1 << 25  # of one frame
 _DENSE = 4  # reading so many rows for one that is wanted costs as much as finding that one
 _DATASET = ("id", "uuid", "dataset_type", "run")
 RECORDS = "records"  # the area of change that all records are
+DATASETS = "datasets"  # and the one whose number is that of the highest dataset ever removed, or below it
 _PYTHON_TYPES: Mapping[str, type] = {"int": int, "str": str}
 _FILE = tuple(column.name for column in FILE_COLUMNS)
 
@@ -75,7 +76,7 @@ class Snapshot:
 
     def dataset_types(self, glob: str = "*") -> list[DatasetType]:
         """Return the dataset types whose name matches, in order of name."""
-        return [t.type for name, t in sorted(self._stored_types().items()) if fnmatchcase(name, glob)]
+        return [t.type for name, t in sorted(self.stored_types.items()) if fnmatchcase(name, glob)]
 
     def dataset_type(self, name: str) -> DatasetType:
         """Return one dataset type.
@@ -88,7 +89,7 @@ class Snapshot:
 
     def collections(self, glob: str = "*") -> list[Collection]:
         """Return the collections whose name matches, in order of name."""
-        return self._collections().matching(glob)
+        return self.catalog.matching(glob)
 
     def collection(self, name: str) -> Collection:
         """Return one collection.
@@ -97,7 +98,7 @@ class Snapshot:
         ------
         NotFound
         """
-        return self._collections()[name]
+        return self.catalog[name]
 
     def flatten(self, names: Sequence[str]) -> list[Collection]:
         """Open all chains depth first; each collection stays where it appears first; no CHAINED is left.
@@ -106,7 +107,7 @@ class Snapshot:
         ------
         NotFound
         """
-        return self._collections().flatten(names)
+        return self.catalog.flatten(names)
 
     def records(
         self, element: str, keep: Keep | None = None, columns: Sequence[str] | None = None
@@ -288,9 +289,17 @@ class Snapshot:
         found = found.select(
             pl.col("id").alias("dataset"),
             pl.col("uuid").alias("id"),
-            pl.col("run").replace_strict(self._run_names(), return_dtype=pl.String),
+            pl.col("run").replace_strict(self.run_names, return_dtype=pl.String),
         )
         return _with_rows_of(_with_rows_of(given, found), stored)
+
+    def parts(self, dataset: pl.Series) -> pl.DataFrame:
+        """Return the files of some datasets beside the first: ``dataset``, ``name``, then as `files`."""
+        return self._files_in(self._schema.dataset_part, ("dataset", "name", *_FILE), dataset)
+
+    def copies(self, dataset: pl.Series) -> pl.DataFrame:
+        """Return where else some datasets are: ``dataset``, ``destination``, ``url``, ``until`` (null: for good)."""
+        return self._files_in(self._schema.dataset_copy, ("dataset", "destination", "url", "until"), dataset)
 
     def find(self, id: UUID) -> DatasetRef:
         """Return the dataset with this uuid.
@@ -301,12 +310,7 @@ class Snapshot:
         """
         row = self._rows(pl.DataFrame({"uuid": [id.bytes]}))
         if row.is_empty():
-            raise NotFound(
-                what=f"there is no dataset {id}",
-                where=f"registry {self.place}",
-                why="no dataset has this uuid",
-                todo="check that it is the uuid of a dataset and that its run is here, not elsewhere",
-            )
+            raise self._nowhere(id)
         stored = self._type_of(row.item(0, "dataset_type"))
         file = self.files(row.get_column("id")).row(0, named=True)
         columns, member = ("dataset", *stored.dims), row.select(dataset="id")
@@ -321,9 +325,24 @@ class Snapshot:
             checksum=file["checksum"] or "",
         )
 
+    def _nowhere(self, id: UUID) -> NotFound:
+        """Say that there is no such dataset, and why there is none any more if that is known."""
+        facts = ("dataset_type", "data_id", "run", "who", "deleted", "why")
+        stones = read_matching(
+            self._connection, self._schema.tombstone, facts, pl.DataFrame({"uuid": [id.bytes]})
+        )
+        why, todo = (
+            "no dataset has this uuid",
+            "check that it is the uuid of a dataset, and of this repository",
+        )
+        for type, data_id, run, who, deleted, reason in stones.iter_rows():
+            why = f"it was {type} {data_id} of {run}, removed by {who}, {deleted}: {reason}"
+            todo = "make it again, or ask who removed it"
+        return NotFound(what=f"there is no dataset {id}", where=f"registry {self.place}", why=why, todo=todo)
+
     def known(self, ids: pl.Series) -> pl.DataFrame:
         """Return which of some uuids (Binary, 16 bytes) are datasets: ``id``, ``dataset``, ``dataset_type``."""
-        types = {t.id: t.type.name for t in self._stored_types().values()}
+        types = {t.id: t.type.name for t in self.stored_types.values()}
         return self._rows(ids.rename("uuid").to_frame()).select(
             pl.col("uuid").alias("id"),
             pl.col("id").alias("dataset"),
@@ -392,18 +411,18 @@ class Snapshot:
         NotFound
             If a collection does not exist.
         """
-        ids = self._collections().ids
+        ids = self.catalog.ids
         runs = [ids[c.name] for c in self.flatten(collections) if c.type is CollectionType.RUN]
         wanted = ("run", "status", "data_id", *columns)
         found = provenance.idle_quanta(self._connection, self._schema, task, runs, digests or {}, wanted)
-        return found.with_columns(pl.col("run").replace_strict(self._run_names(), return_dtype=pl.String))
+        return found.with_columns(pl.col("run").replace_strict(self.run_names, return_dtype=pl.String))
 
     def state_of(self, collections: Sequence[str]) -> str:
         """Return a digest of the state of all records and of the members of some collections.
 
         It changes with every change of these, and costs the same however many there are.
         """
-        ids = self._collections().ids
+        ids = self.catalog.ids
         searched = [(c.name, c.type.value, ids[c.name]) for c in self.flatten(collections)]
         rows = self._connection.execute(sa.select(self._schema.change))
         changes = {str(area): int(n) for area, n in rows}
@@ -413,14 +432,14 @@ class Snapshot:
     def planned_run(self, run: str, asked: str, state: str) -> str | None:
         """Return what was planned for a run, if just this was asked for and planned from the same state."""
         p = self._schema.planned_run
-        query = sa.select(p.c.planned).where(p.c.run == self._collections().ids[run])
+        query = sa.select(p.c.planned).where(p.c.run == self.catalog.ids[run])
         return self._connection.execute(query.where(p.c.asked == asked, p.c.state == state)).scalar()
 
     def n_well_ended(self, run: str) -> dict[str, int]:
         """Return for each task how many quanta of a run succeeded or had no work; each counts once."""
         q = self._schema.quantum
         query = sa.select(q.c.task, sa.func.count()).where(
-            q.c.run == self._collections().ids[run], q.c.status.in_(("succeeded", "no_work"))
+            q.c.run == self.catalog.ids[run], q.c.status.in_(("succeeded", "no_work"))
         )
         return {str(task): int(n) for task, n in self._connection.execute(query.group_by(q.c.task))}
 
@@ -433,7 +452,7 @@ class Snapshot:
             ``quantum``, ``connection``, ``id`` (Binary), ``dataset`` and ``dataset_type`` (null for what this
             registry does not hold).
         """
-        types = {t.id: t.type.name for t in self._stored_types().values()}
+        types = {t.id: t.type.name for t in self.stored_types.values()}
         found = provenance.inputs(self._connection, self._schema, quantum)
         return found.with_columns(pl.col("dataset_type").replace_strict(types, return_dtype=pl.String))
 
@@ -446,7 +465,11 @@ class Snapshot:
             Of the last attempt at each: what `makers` says of a quantum, ``task``, ``host``, ``started``, ``ended``.
         """
         found = provenance.recorded(self._connection, self._schema, task, data_id, id)
-        return found.with_columns(pl.col("run").replace_strict(self._run_names(), return_dtype=pl.String))
+        return found.with_columns(pl.col("run").replace_strict(self.run_names, return_dtype=pl.String))
+
+    def made(self, dataset: pl.Series) -> pl.Series:
+        """Return those of some datasets that a quantum made, sorted; the others came from outside."""
+        return provenance.made(self.connection, self.schema, dataset)
 
     def products(self, dataset: pl.Series) -> pl.DataFrame:
         """Return all that was made from some datasets, directly or not: ``dataset``, sorted.
@@ -463,30 +486,37 @@ class Snapshot:
         NotFound, RegistryError
             If there is no such collection; if it is no RUN.
         """
-        self._collections().of_type(run, CollectionType.RUN, "list the quanta of")
-        number = self._collections().ids[run]
+        self.catalog.of_type(run, CollectionType.RUN, "list the quanta of")
+        number = self.catalog.ids[run]
         found = provenance.quanta(self._connection, self._schema, number)
         return found.with_columns(run=pl.lit(run)).sort("task", "data_id", "attempt")
 
     # What follows serves the transaction too.
 
-    def _stored_types(self) -> Mapping[str, StoredType]:
+    @property
+    def connection(self) -> sa.Connection:
+        """The database at this moment, for the modules that ask it more."""
+        return self._connection
+
+    @property
+    def stored_types(self) -> Mapping[str, StoredType]:
+        """All dataset types by name."""
         if self._types is None:
             self._types = self._read_types()
         return self._types
 
     def _stored_type(self, name: str) -> StoredType:
-        if (found := self._stored_types().get(name)) is None:
+        if (found := self.stored_types.get(name)) is None:
             raise NotFound(
                 what=f"there is no dataset type {name!r}",
                 where=f"registry {self.place}",
                 why="no dataset type has this name",
-                todo=did_you_mean(name, self._stored_types()),
+                todo=did_you_mean(name, self.stored_types),
             )
         return found
 
     def _type_of(self, number: int) -> StoredType:
-        return next(t for t in self._stored_types().values() if t.id == number)
+        return next(t for t in self.stored_types.values() if t.id == number)
 
     def _read_types(self) -> dict[str, StoredType]:
         t, g = self._schema.dataset_type, self._schema.dimension_group
@@ -498,14 +528,17 @@ class Snapshot:
             found[row.name] = StoredType(row.id, type, self._schema.group_tables(row.dimension_group, group))
         return found
 
-    def _collections(self) -> Catalog:
+    @property
+    def catalog(self) -> Catalog:
+        """All collections."""
         if self._catalog is None:
             self._catalog = self._read_catalog()
         return self._catalog
 
     def _read_catalog(self) -> Catalog:
         c, chain = self._schema.collection, self._schema.chain
-        rows = self._connection.execute(sa.select(c.c.id, c.c.name, c.c.type, c.c.doc)).all()
+        found = self._connection.execute(sa.select(c.c.id, c.c.name, c.c.type, c.c.doc, c.c.removed)).all()
+        rows = [row[:4] for row in found if row.removed is None]
         names = {id: name for id, name, _, _ in rows}
         children: dict[int, list[str]] = {}
         for parent, child in self._connection.execute(
@@ -519,13 +552,15 @@ class Snapshot:
                 for id, name, type, doc in rows
             },
             place=self.place,
+            removed_runs={row.id: row.name for row in found if row.removed is not None},
         )
 
-    def _run_names(self) -> dict[int, str]:
-        catalog = self._collections()
-        return {
-            catalog.ids[name]: name for name, c in catalog.collections.items() if c.type is CollectionType.RUN
-        }
+    @property
+    def run_names(self) -> Mapping[int, str]:
+        """The names of RUNs by row, removed ones too."""
+        catalog = self.catalog
+        runs = (name for name, c in catalog.collections.items() if c.type is CollectionType.RUN)
+        return {**catalog.removed_runs, **{catalog.ids[name]: name for name in runs}}
 
     def _rows(self, keys: pl.DataFrame) -> pl.DataFrame:
         """Return the rows of `dataset` that agree with `keys`."""
@@ -541,12 +576,20 @@ class Snapshot:
             return read(self._connection, between)
         return read_matching(self._connection, table, columns, numbers.rename(column.name).to_frame())
 
+    def _files_in(self, table: sa.Table, columns: Sequence[str], dataset: pl.Series) -> pl.DataFrame:
+        given = pl.DataFrame({"dataset": dataset.cast(pl.Int64)})
+        return (
+            self._numbered(table.c.dataset, columns, given)
+            .join(given.unique(), on="dataset", how="semi")
+            .sort(columns[:2])
+        )
+
     def _members(
         self, stored: StoredType, collections: Sequence[str], keep: Keep | None, with_ranges: bool
     ) -> pl.DataFrame:
         """Return data IDs, dataset, rank and perhaps begin and end of all members of some collections."""
         searched = self.flatten(collections)
-        ids = self._collections().ids
+        ids = self.catalog.ids
         ranks = pl.DataFrame(
             {"collection": [ids[c.name] for c in searched], "rank": range(len(searched))},
             schema={"collection": pl.Int64, "rank": pl.Int32},
@@ -567,14 +610,12 @@ class Snapshot:
 
 def _with_rows_of(given: pl.DataFrame, table: pl.DataFrame) -> pl.DataFrame:
     """Add to each row of `given` the row of `table` with the same ``dataset``, or nulls."""
-    order = np.argsort(table["dataset"].to_numpy())
-    if not order.size or given["dataset"].null_count():
+    if given["dataset"].null_count():
         return given.join(table, on="dataset", how="left", maintain_order="left")
-    known, wanted = table["dataset"].to_numpy()[order], given["dataset"].to_numpy()
-    place = np.searchsorted(known, wanted).clip(max=known.size - 1)
-    if (known[place] != wanted).any():
+    rows = located(given["dataset"].to_numpy(), table["dataset"].to_numpy())
+    if (rows < 0).any():
         return given.join(table, on="dataset", how="left", maintain_order="left")
-    rows = order[place]  # the common case, in which every row is there: no hashing
+    # the common case, in which every row is there: no hashing
     return pl.DataFrame(
         [*given.get_columns(), *(table[c].gather(rows) for c in table.columns if c != "dataset")]
     )

@@ -1,8 +1,11 @@
 """The registry: what exists, in one database; each read sees one snapshot, writes go through transactions."""
 
+import getpass
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Self
 from uuid import UUID
@@ -109,7 +112,8 @@ class Registry:
         self._writer.busy = True
         try:
             with words(self.url), writing(self._engine) as connection:
-                transaction = Transaction(connection, self._seen(connection), self._place)
+                seen = self._seen(connection)
+                transaction = Transaction(connection, seen, self._place, who=user_name(), now=utc_now())
                 yield transaction
             self._schema = transaction.schema
         finally:
@@ -192,3 +196,16 @@ class Registry:
         """See `Snapshot.quanta`."""
         with self.snapshot() as now:
             return now.quanta(run)
+
+
+def user_name() -> str:
+    """Return who is at work: the login name, or the number of a user who has none."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):  # a container may know no names
+        return f"uid{os.getuid()}"
+
+
+def utc_now(after_s: float = 0.0) -> str:
+    """Return the time so many seconds from now as the registry writes it: ISO, UTC, which sorts as text."""
+    return f"{datetime.now(UTC) + timedelta(seconds=after_s):%Y-%m-%dT%H:%M:%SZ}"

@@ -21,8 +21,8 @@ from .frames import check_uuids, delete, fitted, insert, inserted, read_matching
 from .membership import Members
 from .provenance import NO_INPUTS, QUANTUM_DIGESTS, input_keys
 from .records import Collection, CollectionType, DatasetType
-from .schema import FILE_COLUMNS, Schema, key_column, record_columns
-from .snapshot import RECORDS, Snapshot, StoredType, members_of
+from .schema import COPY_COLUMNS, FILE_COLUMNS, PART_COLUMNS, Schema, key_column, record_columns
+from .snapshot import DATASETS, RECORDS, Snapshot, StoredType, members_of
 from .timespan import Timespan
 from .universe import Column, Element
 
@@ -34,7 +34,7 @@ _QUANTUM_COLUMNS = (
     Column("data_id", "str", nullable=False),
     Column("attempt", "int", nullable=False),
     Column("status", "str", nullable=False),
-    *(Column(name, "str") for name in ("host", "started", "ended", *QUANTUM_DIGESTS)),
+    *(Column(name, "str") for name in ("host", "started", "ended", *QUANTUM_DIGESTS, "sandbox", "software")),
 )
 _INPUT_COLUMNS = (
     Column("quantum", "bytes", nullable=False),
@@ -48,8 +48,10 @@ class Transaction(Snapshot):
 
     _changes = True
 
-    def __init__(self, connection: sa.Connection, schema: Schema, place: str) -> None:
+    def __init__(self, connection: sa.Connection, schema: Schema, place: str, *, who: str, now: str) -> None:
         super().__init__(connection, schema, place)
+        self.who = who
+        self.now = now  # ISO, UTC
         self._next_dataset: int | None = None
         self._touched: set[str] = set()
 
@@ -77,7 +79,7 @@ class Transaction(Snapshot):
                 what=f"{element!r} takes no records", where=f"registry {self.place}",
                 why="sky pixels are computed, not stored", todo="leave them out",
             )  # fmt: skip
-        self._touch(RECORDS)
+        self.touch(RECORDS)
         columns = record_columns(self.universe, definition)
         new = fitted(rows, columns, f"records of {element!r}")
         table = self._schema.records[element]
@@ -100,7 +102,7 @@ class Transaction(Snapshot):
             If a record does not exist, or a column is wrong.
         """
         definition = self.universe[element]
-        self._touch(RECORDS)
+        self.touch(RECORDS)
         columns = record_columns(self.universe, definition)
         what = f"records of {element!r}"
         new = fitted(rows, [c for c in columns if c.name not in definition.implied], what)
@@ -131,7 +133,7 @@ class Transaction(Snapshot):
         Conflict, RegistryError
             If a record does not exist or is given twice, or a column is wrong.
         """
-        self._touch(RECORDS)
+        self.touch(RECORDS)
         self._schema, n_new = observation.store_versions(
             self._connection, self._schema, self.place, element, rows, loaded, source
         )
@@ -145,7 +147,7 @@ class Transaction(Snapshot):
         Conflict
             If it is known with another definition.
         """
-        if known := self._stored_types().get(type.name):
+        if known := self.stored_types.get(type.name):
             if known.type == type:
                 return False
             raise Conflict(
@@ -164,7 +166,7 @@ class Transaction(Snapshot):
             is_calibration=type.is_calibration,
         )
         new = StoredType(number, type, self._schema.group_tables(group, type.dimensions))
-        self._types = {**self._stored_types(), type.name: new}
+        self._types = {**self.stored_types, type.name: new}
         return True
 
     def register_collection(self, collection: Collection) -> bool:
@@ -177,13 +179,18 @@ class Transaction(Snapshot):
         NotFound, RegistryError
             If a chain's child does not exist; if the chain would hold itself.
         """
-        catalog = self._collections()
+        catalog = self.catalog
         if collection.name in catalog.collections:
             catalog.check_same(collection)
             return False
         check_name(collection)
         catalog.check_children(collection.name, collection.children)
-        row = {"name": collection.name, "type": collection.type.value, "doc": collection.doc}
+        row = {
+            "name": collection.name,
+            "type": collection.type.value,
+            "doc": collection.doc,
+            "owner": self.who,
+        }
         number = self._added(self._schema.collection, **row)
         self._link(number, collection.children)
         self._catalog = catalog.added(collection, number)
@@ -197,7 +204,7 @@ class Transaction(Snapshot):
         NotFound, RegistryError
             If it or a child does not exist; if it is no chain; if it would hold itself.
         """
-        catalog = self._collections()
+        catalog = self.catalog
         old = catalog.of_type(name, CollectionType.CHAINED, "set the children of")
         catalog.check_children(name, children)
         number = catalog.ids[name]
@@ -205,7 +212,9 @@ class Transaction(Snapshot):
         self._link(number, children)
         self._catalog = catalog.added(replace(old, children=tuple(children)), number)
 
-    def insert_datasets(self, dataset_type: str, run: str, rows: pl.DataFrame) -> int:
+    def insert_datasets(
+        self, dataset_type: str, run: str, rows: pl.DataFrame, parts: pl.DataFrame | None = None
+    ) -> int:
         """Add datasets to a RUN and return how many are new.
 
         Parameters
@@ -213,6 +222,8 @@ class Transaction(Snapshot):
         rows : DataFrame
             Required dimensions, ``id`` (Binary, uuid bytes), and where known ``url``, ``size_bytes``,
             ``checksum``, ``quantum`` (Binary, what made it).
+        parts : DataFrame, optional
+            More files of these datasets: ``id``, ``name``, ``url``, ``size_bytes``, ``checksum``.
 
         Raises
         ------
@@ -222,8 +233,8 @@ class Transaction(Snapshot):
             If type or run do not exist, a column is wrong, or a data ID has no dimension records.
         """
         stored = self._stored_type(dataset_type)
-        self._collections().of_type(run, CollectionType.RUN, f"put {dataset_type!r} datasets into")
-        self._touch(members_of(self._collections().ids[run]))
+        self.catalog.of_type(run, CollectionType.RUN, f"put {dataset_type!r} datasets into")
+        self.touch(members_of(self.catalog.ids[run]))
         key = (key_column(self.universe, d) for d in stored.dims)
         columns = (*key, Column("id", "bytes", nullable=False), *FILE_COLUMNS, Column("quantum", "bytes"))
         what = f"datasets {dataset_type!r} for {run!r}"
@@ -233,7 +244,55 @@ class Transaction(Snapshot):
             new = self._new_datasets(stored, run, new)
             for table, part in self._dataset_rows(stored, run, new):
                 insert(self._connection, table, part)
+        if parts is not None:
+            given = rows.select("id")
+            self._insert_files(self._schema.dataset_part, ("dataset", "name"), PART_COLUMNS, parts, given)
         return new.height
+
+    def insert_copies(self, rows: pl.DataFrame) -> int:
+        """Record where else the bytes of datasets are, and return how many places are new.
+
+        Parameters
+        ----------
+        rows : DataFrame
+            ``id`` (Binary, uuid bytes), ``destination``, ``url``, ``until`` (ISO, UTC; null: for good).
+
+        Raises
+        ------
+        Conflict
+            If a dataset has another place at the same destination.
+        RegistryError
+            If a dataset does not exist, or a column is wrong.
+        """
+        return self._insert_files(
+            self._schema.dataset_copy, ("dataset", "destination"), COPY_COLUMNS, rows, rows.select("id")
+        )
+
+    def _insert_files(
+        self,
+        table: sa.Table,
+        key: Sequence[str],
+        columns: Sequence[Column],
+        rows: pl.DataFrame,
+        known: pl.DataFrame,
+    ) -> int:
+        """Insert files of datasets that are named by their uuid, and that are among `known`."""
+        what = f"rows of {table.name!r}"
+        new = fitted(rows, columns, what)
+        numbers = self._rows(known.select(uuid="id").unique()).select("uuid", dataset="id")
+        numbered = new.join(numbers, left_on="id", right_on="uuid", maintain_order="left").drop("id")
+        if numbered.height < new.height:
+            raise RegistryError(
+                what=f"{new.height - numbered.height} {what} belong to no dataset",
+                where=f"registry {self.place}",
+                why="a file is recorded with its dataset or after it",
+                todo="give the datasets too, or leave these files out",
+            )
+        if inserted(self._connection, (table, numbered)):
+            return numbered.height
+        numbered = self._new_rows(table, numbered, key, what)
+        insert(self._connection, table, numbered)
+        return numbered.height
 
     def associate(self, collection: str, ids: Sequence[UUID]) -> int:
         """Tag datasets and return how many were not tagged yet.
@@ -245,7 +304,7 @@ class Transaction(Snapshot):
         NotFound, RegistryError
             If a dataset or the collection does not exist; if it is not TAGGED.
         """
-        self._collections().of_type(collection, CollectionType.TAGGED, "associate datasets with")
+        self.catalog.of_type(collection, CollectionType.TAGGED, "associate datasets with")
         with self._connection.begin_nested():
             return sum(self._members_of(collection, type).tag(rows) for type, rows in self._by_type(ids))
 
@@ -257,7 +316,7 @@ class Transaction(Snapshot):
         NotFound, RegistryError
             If a dataset or the collection does not exist; if it is not TAGGED.
         """
-        self._collections().of_type(collection, CollectionType.TAGGED, "disassociate datasets from")
+        self.catalog.of_type(collection, CollectionType.TAGGED, "disassociate datasets from")
         return sum(self._members_of(collection, type).untag(rows) for type, rows in self._by_type(ids))
 
     def certify(self, collection: str, dataset_type: str, ids: Sequence[UUID], timespan: Timespan) -> int:
@@ -306,7 +365,8 @@ class Transaction(Snapshot):
         rows : DataFrame
             ``id`` (Binary, uuid bytes), ``run``, ``task``, ``data_id`` (JSON text), ``attempt``, ``status``
             (succeeded, no_work, partial, failed) and where known ``host``, ``started``, ``ended`` (ISO text),
-            ``code_digest``, ``config_digest``, ``environment_digest``. Each attempt at a quantum is a row of its own.
+            ``code_digest``, ``config_digest``, ``environment_digest``, ``sandbox``, ``software``. Each attempt at a
+            quantum is a row of its own.
         inputs : DataFrame
             ``quantum`` (one of `rows`), ``dataset_id`` (both Binary, uuid bytes), ``connection``.
 
@@ -350,13 +410,17 @@ class Transaction(Snapshot):
         planned : str
             JSON: what came of it.
         """
-        self._collections().of_type(run, CollectionType.RUN, "plan for")
-        number = self._collections().ids[run]
+        self.catalog.of_type(run, CollectionType.RUN, "plan for")
+        number = self.catalog.ids[run]
         delete(self._connection, self._schema.planned_run, pl.DataFrame({"run": [number]}))
         row = {"run": number, "asked": asked, "state": state, "planned": planned}
         self._connection.execute(sa.insert(self._schema.planned_run).values(row))
 
-    def _touch(self, area: str) -> None:
+    def forget_catalog(self) -> None:
+        """Read the collections again when they are next needed: their rows were changed."""
+        self._catalog = None
+
+    def touch(self, area: str) -> None:
         """Note once that this transaction changes something; see `Schema.change`."""
         if area in self._touched:
             return
@@ -429,7 +493,7 @@ class Transaction(Snapshot):
         return int(key[0])
 
     def _link(self, parent: int, children: Sequence[str]) -> None:
-        ids = self._collections().ids
+        ids = self.catalog.ids
         rows = {"parent": parent, "position": range(len(children)), "child": [ids[c] for c in children]}
         insert(self._connection, self._schema.chain, pl.DataFrame(rows))
 
@@ -440,7 +504,8 @@ class Transaction(Snapshot):
         numbered = rows.rename({"id": "uuid"}).with_columns(
             dataset=pl.int_range(rows.height, dtype=pl.Int64) + self._numbers(rows.height),
             dataset_type=pl.lit(stored.id),
-            run=pl.lit(self._collections().ids[run]),
+            run=pl.lit(self.catalog.ids[run]),
+            created=pl.lit(self.now),
         )
         files = numbered if "url" in numbered.columns else numbered.clear()
         return (
@@ -452,8 +517,11 @@ class Transaction(Snapshot):
     def _numbers(self, n: int) -> int:
         """Take the next `n` row numbers of datasets and return the first: nobody else writes meanwhile."""
         if self._next_dataset is None:
-            highest = sa.select(sa.func.max(self._schema.dataset.c.id))
-            self._next_dataset = 1 + (self._connection.execute(highest).scalar() or 0)
+            change = self._schema.change
+            there = sa.select(sa.func.max(self._schema.dataset.c.id))
+            removed = sa.select(change.c.number).where(change.c.area == DATASETS)
+            numbers = (self._connection.execute(query).scalar() or 0 for query in (there, removed))
+            self._next_dataset = 1 + max(numbers)
         self._next_dataset += n
         return self._next_dataset - n
 
@@ -476,11 +544,11 @@ class Transaction(Snapshot):
         self, stored: StoredType, run: str, rows: pl.DataFrame, known: pl.DataFrame, what: str, where: str
     ) -> None:
         """Refuse ids that are those of datasets of another type, run or data ID."""
-        types = {t.id: t.type.name for t in self._stored_types().values()}
+        types = {t.id: t.type.name for t in self.stored_types.values()}
         there = known.select(
             pl.col("uuid").alias("id"),
             pl.col("dataset_type").replace_strict(types, return_dtype=pl.String),
-            pl.col("run").replace_strict(self._run_names(), return_dtype=pl.String),
+            pl.col("run").replace_strict(self.run_names, return_dtype=pl.String),
         )
         given = rows.with_columns(dataset_type=pl.lit(stored.type.name), run=pl.lit(run))
         check_same(given, there, ("id",), what, where)
@@ -491,7 +559,7 @@ class Transaction(Snapshot):
 
     def _in_run(self, stored: StoredType, run: str, rows: pl.DataFrame) -> pl.DataFrame:
         """Return data ID and id of the datasets that a run has for the data IDs of `rows`."""
-        number = self._collections().ids[run]
+        number = self.catalog.ids[run]
         keys = rows.select(*stored.dims, dataset_type=pl.lit(stored.id), run=pl.lit(number))
         found = read_matching(self._connection, stored.tables.data_id, ("dataset", *stored.dims), keys)
         ids = self._rows(found.select(id="dataset")).select(dataset="id", id="uuid")
@@ -540,7 +608,7 @@ class Transaction(Snapshot):
 
     def _calibration_type(self, collection: str, dataset_type: str, timespan: Timespan) -> StoredType:
         """Return the type, once all is there to certify or decertify it."""
-        self._collections().of_type(collection, CollectionType.CALIBRATION, "change validity ranges in")
+        self.catalog.of_type(collection, CollectionType.CALIBRATION, "change validity ranges in")
         stored = self._stored_type(dataset_type)
         if not stored.type.is_calibration:
             raise RegistryError(
@@ -559,13 +627,13 @@ class Transaction(Snapshot):
         return stored
 
     def _members_of(self, collection: str, stored: StoredType) -> Members:
-        number = self._collections().ids[collection]
-        self._touch(members_of(number))
+        number = self.catalog.ids[collection]
+        self.touch(members_of(number))
         where = f"collection {collection!r} of registry {self.place}"
         return Members(self._connection, self._schema.dataset, stored, number, where)
 
     def _with_run_ids(self, quanta: pl.DataFrame) -> pl.DataFrame:
-        catalog = self._collections()
+        catalog = self.catalog
         for run in quanta.get_column("run").unique():
             catalog.of_type(run, CollectionType.RUN, "record quanta of")
         return quanta.with_columns(pl.col("run").replace_strict(catalog.ids, return_dtype=pl.Int64))

@@ -9,24 +9,41 @@ import errno
 import os
 import secrets
 import shutil
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Protocol, TypeVar
 
 from loadmaster_registry.errors import StageError
 
-from .checksum import ALGORITHM, Measured, algorithm_of, copy, measure
-from .location import as_folder_name, checked_path, is_relative, join, local_path, remote
+from .checksum import ALGORITHM, Measured, Reader, algorithm_of, copy, measure
+from .location import as_folder_name, as_os_errors, checked_path, is_relative, join, local_path, remote
+from .object_store import ObjectStore
+from .shards import SHARD_FOLDER, Shards, piece_of, read_piece
 
 STAGING_FOLDER = ".staging"  # below the root, so that publishing never crosses a file system
 
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
+_WITHDRAWN = ".withdrawn"
+_SLOW_S = 3e-3  # storage that takes longer for one thing is asked for many at once
+_PATIENCE_S = 0.02  # until that is clear
+_AT_ONCE = 16
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
 class NameTaken(StageError):  # noqa: N818 (as the other errors: named for what is the case)
     """Another file stands where one was to be published; neither was touched."""
+
+
+class Gone(StageError):  # noqa: N818
+    """What was staged is not there any more, nor was it published."""
 
 
 class Backbone:
@@ -35,7 +52,13 @@ class Backbone:
     def __init__(self, root_url: str) -> None:
         path = local_path(root_url)
         self.root_url = root_url.rstrip("/") if "://" in root_url else str(Path(root_url).absolute())
-        self._store: _Store = _ObjectStore() if path is None else _FileStore()
+        self._store: _Store = ObjectStore(self.root_url, STAGING_FOLDER) if path is None else _FileStore()
+        self._shards: dict[tuple[str, str], Shards] = {}
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """What Python has to import to reach the files, which takes a while: once a process, not once a job."""
+        return () if local_path(self.root_url) is not None else (type(remote(self.root_url)[0]).__module__,)
 
     def url(self, path: str) -> str:
         """Return where a file is: below the root, unless `path` is absolute or a URL of its own."""
@@ -64,6 +87,8 @@ class Backbone:
         ------
         NameTaken
             If another file is there; it stays as it is.
+        Gone
+            If there is nothing at `staged`.
         StageError
             If the bytes cannot be brought there.
         """
@@ -76,24 +101,45 @@ class Backbone:
         except OSError as error:
             raise _failed(f"{path} could not be published", final, error) from error
 
-    def is_taken(self, staged: str, path: str, *, resumed_checksum: str = "") -> bool:
-        """Whether `publish`, called so, would find another file at `path`."""
-        final = self.url(checked_path(path))
-        return self._store.exists(final) and not self._store.is_same(staged, final, resumed_checksum)
-
     def withdraw(self, staged: str, path: str, *, checksum: str) -> None:
-        """Take back what `publish(staged, path)` made visible; another file at `path` stays."""
-        self._store.withdraw(staged, self.url(checked_path(path)), checksum)
+        """Take back what `publish(staged, path)` made visible; another file at `path` stays.
+
+        `staged` gets another name first: whoever is about to publish it too will not find it.
+        """
+        final = self.url(checked_path(path))
+        with _in_words(f"{path} could not be taken back", final):
+            self._store.withdraw(staged, final, checksum)
+
+    def pack(self, folder: str, extension: str, contents: Sequence[bytes]) -> list[str]:
+        """Keep small files in a shard below `folder`, and return the path of each below the root.
+
+        What nobody refers to is as good as not there.
+
+        Raises
+        ------
+        StageError
+            If they cannot be written.
+        """
+        place = join(checked_path(folder), SHARD_FOLDER)
+        shards = self._shards.setdefault((folder, extension), Shards(self.url(place), extension))
+        try:
+            return [join(place, name) for name in shards.append(contents)]
+        except OSError as error:
+            raise _failed(f"{len(contents)} small files could not be kept", self.url(place), error) from error
 
     def exists(self, path: str) -> bool:
-        """Whether a file is published at `path`."""
-        return self._store.exists(self.url(path))
+        """Whether a file is published at `path`, or the shard that it is a piece of."""
+        piece = piece_of(path)
+        url = self.url(path if piece is None else piece.shard_url)
+        with _in_words(f"it cannot be seen whether {path} is there", url):
+            return self._store.exists(url)
 
     def open(self, path: str) -> IO[bytes]:
         """Open a file for reading, at `path` below the root or at a URL of its own."""
         url = self.url(path)
         try:
-            return self._store.open(url)
+            piece = piece_of(url)
+            return self._store.open(url) if piece is None else BytesIO(read_piece(piece))
         except OSError as error:
             raise _failed(f"{path} cannot be read", url, error) from error
 
@@ -106,19 +152,64 @@ class Backbone:
             raise _failed(f"{path} cannot be read", url, error) from error
 
     def staged_names(self, url: str) -> list[str]:
-        """Return the names of what lies in a folder of the staging area; none if there is no such folder."""
-        return self._store.names(url)
+        """Return the names of all files below a folder of the staging area; none if there is no such folder."""
+        with _in_words("what is staged cannot be listed", url):
+            return self._store.names(url)
 
-    def remove_staged(self, url: str) -> None:
-        """Remove a file or folder of the staging area; a no-op where there is none."""
-        if STAGING_FOLDER not in url.split("/"):
-            raise StageError(
-                what="only what is staged can be removed",
-                where=url,
-                why=f"it is not below the backbone's {STAGING_FOLDER!r} folder",
-                todo="publish files by way of the staging area",
-            )
-        self._store.remove(url)
+    def names_staged_by(self, staging_url: str) -> list[str]:
+        """Return what an attempt has staged, by name; see `location.staged`."""
+        with _in_words("what is staged cannot be listed", staging_url):
+            return self._store.names_after(f"{staging_url}-")
+
+    def stage(self, reader: Reader, url: str, algorithm: str = ALGORITHM) -> Measured:
+        """Write what `reader` gives to a file of the staging area, and measure it on the way."""
+        with (
+            _in_words("it could not be brought to the staging area", url),
+            self._store.create_staged(url) as writer,
+        ):
+            return copy(reader, writer, algorithm)
+
+    def read_staged(self, url: str) -> bytes | None:
+        """Return what a small staged file holds; None if there is none."""
+        try:
+            with as_os_errors(), self._store.open(url) as stream:
+                return stream.read()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _failed("what was staged cannot be read", url, error) from error
+
+    def remove_staged(self, *urls: str) -> None:
+        """Remove files or folders of the staging area; a no-op where there are none."""
+        for url in urls:
+            if f"/{STAGING_FOLDER}/" not in url:
+                raise StageError(
+                    what="only what is staged can be removed",
+                    where=url,
+                    why=f"it is not below the backbone's {STAGING_FOLDER!r} folder",
+                    todo="publish files by way of the staging area",
+                )
+        with _in_words("what is staged could not be removed", ", ".join(urls[:1])):
+            for url in urls:
+                self._store.remove(url)
+
+    def each(self, act: Callable[[_T], _R], items: Sequence[_T]) -> list[_R]:
+        """Return what `act`, which waits for the storage and for little else, makes of each of the items, in order.
+
+        Where the storage answers slowly, as over a network, many are under way at once.
+        """
+        done: list[_R] = []
+        started = time.monotonic()
+        for item in items:
+            done.append(act(item))
+            spent_s = time.monotonic() - started
+            if spent_s > _PATIENCE_S and spent_s > _SLOW_S * len(done):
+                break
+        rest = items[len(done) :]
+        if not rest:
+            return done
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            return done + list(pool.map(act, rest))
 
 
 class _Store(Protocol):
@@ -126,9 +217,6 @@ class _Store(Protocol):
 
     def create(self, staged: str, final: str, resumed_checksum: str) -> bool:
         """Make `staged` visible at `final`; False if another file is there. See `Backbone.publish`."""
-
-    def is_same(self, staged: str, final: str, resumed_checksum: str) -> bool:
-        """Whether `final`, which exists, is what `create(staged, final)` made."""
 
     def withdraw(self, staged: str, final: str, checksum: str) -> None:
         """Remove `final` if it is what `create(staged, final)` made."""
@@ -139,8 +227,14 @@ class _Store(Protocol):
     def open(self, url: str) -> IO[bytes]:
         """Open for reading."""
 
+    def create_staged(self, url: str) -> IO[bytes]:
+        """Open a new file of the staging area for writing."""
+
     def names(self, folder: str) -> list[str]:
-        """Return what is in a folder."""
+        """Return the files below a folder, by their paths below it."""
+
+    def names_after(self, prefix: str) -> list[str]:
+        """Return how the names of those files go on whose URL begins with `prefix`, in the same folder."""
 
     def remove(self, url: str) -> None:
         """Remove a file or a whole folder, if it is there."""
@@ -154,25 +248,23 @@ class _FileStore:
         try:
             return _link(source, target)
         except FileNotFoundError:
-            if not source.exists():
+            if not os.path.exists(source):
                 return _is_published(source, final, resumed_checksum)
-            target.parent.mkdir(parents=True, exist_ok=True)
+            os.makedirs(os.path.dirname(target), exist_ok=True)
             return _link(source, target)
-
-    def is_same(self, staged: str, final: str, resumed_checksum: str) -> bool:
-        source = _path(staged)
-        return (
-            _is_same_file(source, _path(final)) if source.exists() else _has_checksum(final, resumed_checksum)
-        )
 
     def withdraw(self, staged: str, final: str, checksum: str) -> None:
         source, target = _path(staged), _path(final)
-        if not target.exists() or not self.is_same(staged, final, checksum):
+        aside = f"{source}{_WITHDRAWN}"
+        with suppress(FileNotFoundError):
+            os.rename(source, aside)
+        if not os.path.exists(target):
             return
-        if source.exists():
-            target.unlink()
-        else:
-            _rename_exclusively(target, source)  # published by renaming, taken back likewise
+        if not os.path.exists(aside):
+            if _has_checksum(final, checksum):
+                _rename_exclusively(target, aside)  # published by renaming, taken back likewise
+        elif _is_same_file(aside, target):
+            os.unlink(target)
 
     def exists(self, url: str) -> bool:
         return os.path.lexists(_path(url))
@@ -180,33 +272,49 @@ class _FileStore:
     def open(self, url: str) -> IO[bytes]:
         return open(_path(url), "rb")
 
+    def create_staged(self, url: str) -> IO[bytes]:
+        path = _path(url)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        return open(path, "wb")
+
     def names(self, folder: str) -> list[str]:
+        root = _path(folder)
+        found = (os.path.join(parent, name) for parent, _, names in os.walk(root) for name in names)
+        return sorted(os.path.relpath(path, root) for path in found)
+
+    def names_after(self, prefix: str) -> list[str]:
+        folder, begin = os.path.split(_path(prefix))
         try:
-            return sorted(path.name for path in _path(folder).iterdir())
+            return sorted(name[len(begin) :] for name in os.listdir(folder) if name.startswith(begin))
         except FileNotFoundError:
             return []
 
     def remove(self, url: str) -> None:
         path = _path(url)
-        if path.is_dir():
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass
+        except OSError:
+            if not os.path.isdir(path):
+                raise
             shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
 
 
-def _path(url: str) -> Path:
-    path = local_path(url)
-    if path is None:
-        raise StageError(
-            what="this backbone is a file system, and the file is elsewhere",
-            where=url,
-            why="publishing links files, which needs one file system",
-            todo="copy the file to the backbone's staging folder first",
-        )
-    return path
+def _path(url: str) -> str:
+    if "://" not in url:
+        return url
+    if url.startswith("file://"):
+        return url[len("file://") :]
+    raise StageError(
+        what="this backbone is a file system, and the file is elsewhere",
+        where=url,
+        why="publishing links files, which needs one file system",
+        todo="copy the file to the backbone's staging folder first",
+    )
 
 
-def _link(source: Path, target: Path) -> bool:
+def _link(source: str, target: str) -> bool:
     """Give the file a second name; False if another file has it."""
     try:
         os.link(source, target, follow_symlinks=False)
@@ -221,33 +329,34 @@ def _link(source: Path, target: Path) -> bool:
     return True
 
 
-def _is_same_file(source: Path, target: Path) -> bool:
+def _is_same_file(source: str, target: str) -> bool:
     try:
-        return os.path.samestat(source.lstat(), target.lstat())
+        return os.path.samestat(os.lstat(source), os.lstat(target))
     except FileNotFoundError:
         return False
 
 
-def _is_published(source: Path, final: str, checksum: str) -> bool:
+def _is_published(source: str, final: str, checksum: str) -> bool:
     """Whether a staged file that is gone was published by moving it, or freed after it was published."""
     if not checksum:
-        raise FileNotFoundError(errno.ENOENT, "the staged file is gone", str(source))
+        raise FileNotFoundError(errno.ENOENT, "the staged file is gone", source)
     return _has_checksum(final, checksum)
 
 
-def _copy_exclusively(source: Path, target: Path) -> bool:
+def _copy_exclusively(source: str, target: str) -> bool:
     """Bring bytes from another file system: copied under a name of their own, then made visible at once."""
-    beside = target.with_name(f"{target.name}.{secrets.token_hex(4)}.part")
+    beside = f"{target}.{secrets.token_hex(4)}.part"
     try:
         with open(source, "rb", buffering=0) as reader, open(beside, "xb") as writer:
             copy(reader, writer)
         shutil.copymode(source, beside)
         return _link(beside, target)
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(beside)
 
 
-def _rename_exclusively(source: Path, target: Path) -> bool:
+def _rename_exclusively(source: str, target: str) -> bool:
     """Rename, and never over another file (Linux renameat2), for file systems without hard links."""
     libc = ctypes.CDLL(None, use_errno=True)
     flags = ctypes.c_uint(_RENAME_NOREPLACE)
@@ -255,75 +364,11 @@ def _rename_exclusively(source: Path, target: Path) -> bool:
         return True
     if (code := ctypes.get_errno()) == errno.EEXIST:
         return False
-    raise OSError(code, os.strerror(code), str(source), None, str(target))
-
-
-class _ObjectStore:
-    """Anything that fsspec opens: a conditional put where the store has it, else a look, then a copy."""
-
-    def create(self, staged: str, final: str, resumed_checksum: str) -> bool:
-        fs, target = remote(final)
-        if fs.exists(target):
-            return _has_checksum(final, resumed_checksum)
-        _, source = remote(staged)
-        try:
-            writer = fs.open(target, "xb")
-        except FileExistsError:
-            return _has_checksum(final, resumed_checksum)
-        except (NotImplementedError, ValueError):  # the store knows no exclusive mode
-            fs.cp_file(source, target)
-            return True
-        return _write_all(fs, source, writer) or _has_checksum(final, resumed_checksum)
-
-    def is_same(self, staged: str, final: str, resumed_checksum: str) -> bool:
-        return _has_checksum(final, resumed_checksum)
-
-    def withdraw(self, staged: str, final: str, checksum: str) -> None:
-        fs, target = remote(final)
-        if fs.exists(target) and _has_checksum(final, checksum):
-            fs.rm_file(target)
-
-    def exists(self, url: str) -> bool:
-        fs, path = remote(url)
-        return bool(fs.exists(path))
-
-    def open(self, url: str) -> IO[bytes]:
-        fs, path = remote(url)
-        stream: IO[bytes] = fs.open(path, "rb")
-        return stream
-
-    def names(self, folder: str) -> list[str]:
-        fs, path = remote(folder)
-        try:
-            return sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in fs.ls(path, detail=False))
-        except FileNotFoundError:
-            return []
-
-    def remove(self, url: str) -> None:
-        fs, path = remote(url)
-        if fs.exists(path):
-            fs.rm(path, recursive=True)
+    raise OSError(code, os.strerror(code), source, None, target)
 
 
 def _has_checksum(url: str, checksum: str) -> bool:
     return bool(checksum) and measure(url, algorithm_of(checksum)).checksum == checksum
-
-
-def _write_all(fs: Any, source: str, writer: Any) -> bool:
-    """Stream `source` into `writer`; closing makes it visible, so a broken transfer never closes it."""
-    try:
-        with fs.open(source, "rb") as reader:
-            copy(reader, writer)
-    except BaseException:
-        writer.discard()
-        with suppress(AttributeError):  # in-memory files have no such switch, and nothing to flush
-            writer.closed = True
-        raise
-    try:
-        writer.close()
-    except FileExistsError:
-        return False
-    return True
 
 
 def _taken(final: str) -> NameTaken:
@@ -335,13 +380,21 @@ def _taken(final: str) -> NameTaken:
     )
 
 
-def _gone(staged: str, final: str) -> StageError:
-    return StageError(
+def _gone(staged: str, final: str) -> Gone:
+    return Gone(
         what=f"{final} cannot be published",
         where=staged,
         why="the staged file is gone",
         todo="run the job again",
     )
+
+
+@contextmanager
+def _in_words(what: str, where: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _failed(what, where, error) from error
 
 
 def _failed(what: str, where: str, error: OSError) -> StageError:

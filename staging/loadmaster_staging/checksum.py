@@ -4,12 +4,15 @@ Light: the job runner imports this.
 """
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from io import BytesIO
+from typing import Any, Protocol
 
 from loadmaster_registry.errors import StageError
 
-from .location import local_path, remote
+from .location import as_os_errors, local_path, remote
+from .shards import piece_of, read_piece
 
 ALGORITHM = "sha256"  # of what is written; what is read is checked by the algorithm that its checksum names
 BLOCK_BYTES = 1 << 20
@@ -46,13 +49,17 @@ class Measured:
 
 
 def measure(url: str, algorithm: str = ALGORITHM) -> Measured:
-    """Read all of the file at `url` and return its size and checksum."""
+    """Read all of the file, or of the piece of a shard, at `url` and return its size and checksum."""
+    if (piece := piece_of(url)) is not None:
+        return copy(BytesIO(read_piece(piece)), None, algorithm)
     if (path := local_path(url)) is not None:
         with open(path, "rb", buffering=0) as stream:
+            digest = hashlib.file_digest(stream, algorithm)
+            return Measured(stream.tell(), f"{algorithm}:{digest.hexdigest()}")
+    with as_os_errors():
+        fs, inner = remote(url)
+        with fs.open(inner, "rb") as stream:
             return copy(stream, None, algorithm)
-    fs, inner = remote(url)
-    with fs.open(inner, "rb") as stream:
-        return copy(stream, None, algorithm)
 
 
 def copy(source: Reader, target: Writer | None, algorithm: str = ALGORITHM) -> Measured:
@@ -65,6 +72,20 @@ def copy(source: Reader, target: Writer | None, algorithm: str = ALGORITHM) -> M
         if target is not None:
             target.write(block)
     return Measured(size_bytes, f"{algorithm}:{digest.hexdigest()}")
+
+
+def pour(source: Reader, target: Any, algorithm: str = ALGORITHM) -> Measured:
+    """Move all bytes from `source` to `target`, a new file of a store, and close it; broken off, it does not appear."""
+    try:
+        measured = copy(source, target, algorithm)
+    except BaseException:
+        with suppress(Exception):  # what is told is why it broke off
+            target.discard()  # what stores keep of it meanwhile
+        with suppress(AttributeError):  # in-memory files have no such switch
+            target.closed = True  # closing, even by the garbage collector, would make it visible
+        raise
+    target.close()
+    return measured
 
 
 def algorithm_of(checksum: str) -> str:

@@ -3,11 +3,14 @@
 Light: the job runner imports this.
 """
 
-from pathlib import Path, PurePosixPath
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from loadmaster_registry.errors import StageError
+from loadmaster_registry.errors import Error, StageError
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -27,12 +30,34 @@ def remote(url: str) -> tuple["AbstractFileSystem", str]:
     """Return the file system of a URL and the path in it."""
     from fsspec.core import url_to_fs  # here: 0.1 s of imports that a job with local files need not pay
 
-    return url_to_fs(url)  # type: ignore[no-any-return]
+    fs, path = url_to_fs(url)
+    fs.invalidate_cache()  # what it was told of folders earlier is no answer now: others write there too
+    return fs, path
+
+
+@contextmanager
+def as_os_errors() -> Iterator[None]:
+    """Raise as OSError what the library of a protocol raises: each has its own errors, and few keep to Python's."""
+    try:
+        yield
+    except (OSError, Error):
+        raise
+    except Exception as error:
+        raise OSError(errno.EIO, f"{type(error).__name__}: {error}") from error
 
 
 def join(root: str, *parts: str) -> str:
     """Return the URL of something below the folder `root`."""
     return "/".join((root.rstrip("/"), *parts))
+
+
+def staged(staging_url: str, name: str) -> str:
+    """Return the URL of what an attempt staged as `name`: all that is staged lies beside each other.
+
+    A folder for each attempt would cost as much as its files: on many file systems the making and removing of
+    folders waits for the disk.
+    """
+    return f"{staging_url}-{name}"
 
 
 def is_relative(url: str) -> bool:
@@ -48,7 +73,7 @@ def checked_path(path: str) -> str:
     StageError
         For an absolute path, an empty one, and one with `..` in it.
     """
-    if not path or not is_relative(path) or ".." in PurePosixPath(path).parts:
+    if not path or not is_relative(path) or (".." in path and ".." in path.split("/")):
         raise StageError(
             what=f"{path!r} is no path below a folder",
             where="the name of a file on the backbone",

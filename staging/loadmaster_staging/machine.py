@@ -1,12 +1,14 @@
 """How the outputs of one job come home: a pure machine, without files, registry or clock.
 
-    reported ─► publishing ─► … ─► registering ─► settled ─► settling ─► freed
-        │           │ name taken       │ refused     ▲ recorded in the run's journal
-        │           └─► withdrawing ◄──┘ ────────────┤
-        └─ not what was reported, or a name taken ───┘
+    reported ─► publishing ─► registering ─► settled ─► settling ─► freed
+        │           │ name taken   │ refused    ▲ recorded in the run's journal
+        │           ▼              ▼            │
+        └─────► withdrawing ────────────────────┘
+      not what was reported
 
-Every action may have been done already, in whole or in part, by a process that was killed: to do it again is
-right. What is visible is registered, or about to be; what is refused leaves nothing behind.
+Every action may have been done already, in whole or in part, by a process that was killed or that harvests the
+same job at this moment: to do it again is right. What is visible is registered, or about to be; what is refused
+leaves nothing behind.
 """
 
 from dataclasses import dataclass, replace
@@ -22,8 +24,6 @@ Refusal = Literal["", "output_exists", "checksum_mismatch"]
 class Homecoming:
     """How far the outputs of one job have come."""
 
-    outputs: tuple[str, ...]  # dataset ids, in the order in which they are published
-    n_published: int = 0  # perhaps, when they are withdrawn
     stage: Stage = "reported"
     refusal: Refusal = ""
     message: str = ""
@@ -31,14 +31,12 @@ class Homecoming:
 
 @dataclass(frozen=True, slots=True)
 class Verify:
-    """See that what is staged is what the report says, and that no other file has its names."""
+    """See that what is staged is what the report says."""
 
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """Make one output visible, over nothing."""
-
-    output: str
+    """Make each output visible, over nothing, until a name is taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +46,7 @@ class Register:
 
 @dataclass(frozen=True, slots=True)
 class Withdraw:
-    """Take one output back if this job published it."""
-
-    output: str
+    """Take back each output that this job published, and first what anybody could publish it from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,19 +73,19 @@ class Spoiled:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """The output is visible, whoever published it for this job."""
+    """All outputs are visible, whoever published them for this job."""
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """Another file has the output's name."""
+    """Another file has an output's name."""
 
     message: str
 
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """The registry has it all."""
+    """The registry has it all, whoever registered it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +97,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Withdrawn:
-    """The output is not visible any more."""
+    """Nothing of this job is visible any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,17 +114,15 @@ Action = Verify | Publish | Register | Withdraw | Record | Free
 Event = Verified | Spoiled | Published | Taken | Registered | Refused | Withdrawn | Recorded | Freed
 
 
-def begin(
-    outputs: tuple[str, ...], *, failed: bool = False, registered: bool = False
-) -> tuple[Homecoming, Action]:
-    """Return the start for a job whose report names these outputs; a repetition starts here too.
+def begin(*, failed: bool = False, registered: bool = False) -> tuple[Homecoming, Action]:
+    """Return the start for a job that has a report; a repetition starts here too.
 
     Of a job that failed nothing comes home. What an interrupted harvest has registered stays, whatever has
     happened to the files since.
     """
     if failed or registered:
-        return Homecoming(outputs, stage="settled"), Record()
-    return Homecoming(outputs), Verify()
+        return Homecoming("settled"), Record()
+    return Homecoming(), Verify()
 
 
 def step(state: Homecoming, event: Event) -> tuple[Homecoming, Action | None]:
@@ -141,19 +135,19 @@ def step(state: Homecoming, event: Event) -> tuple[Homecoming, Action | None]:
     """
     match state.stage, event:
         case "reported", Verified():
-            return _forward(state)
-        case "reported", Spoiled(message):
-            return _refuse(state, "checksum_mismatch", message)
-        case "reported" | "publishing", Taken(message):
-            return _refuse(state, "output_exists", message)
+            return replace(state, stage="publishing"), Publish()
         case "publishing", Published():
-            return _forward(replace(state, n_published=state.n_published + 1))
-        case "registering", Registered():
+            return replace(state, stage="registering"), Register()
+        case "reported" | "publishing" | "registering", Registered():
             return replace(state, stage="settled"), Record()
+        case "reported" | "publishing", Spoiled(message):
+            return Homecoming("withdrawing", "checksum_mismatch", message), Withdraw()
+        case "publishing", Taken(message):
+            return Homecoming("withdrawing", "output_exists", message), Withdraw()
         case "registering", Refused(message):
-            return _refuse(state, "output_exists", message)
+            return Homecoming("withdrawing", "output_exists", message), Withdraw()
         case "withdrawing", Withdrawn():
-            return _backward(replace(state, n_published=state.n_published - 1))
+            return replace(state, stage="settled"), Record()
         case "settled", Recorded():
             return replace(state, stage="settling"), Free()
         case "settling", Freed():
@@ -164,20 +158,3 @@ def step(state: Homecoming, event: Event) -> tuple[Homecoming, Action | None]:
         why="the harvest acted out of turn",
         todo="report this; nothing was changed, and the same command starts the harvest over",
     )
-
-
-def _forward(state: Homecoming) -> tuple[Homecoming, Action]:
-    if state.n_published < len(state.outputs):
-        return replace(state, stage="publishing"), Publish(state.outputs[state.n_published])
-    return replace(state, stage="registering"), Register()
-
-
-def _refuse(state: Homecoming, refusal: Refusal, message: str) -> tuple[Homecoming, Action]:
-    """Begin to take everything back: an interrupted harvest may have published more than this one did."""
-    return _backward(replace(state, n_published=len(state.outputs), refusal=refusal, message=message))
-
-
-def _backward(state: Homecoming) -> tuple[Homecoming, Action]:
-    if state.n_published:
-        return replace(state, stage="withdrawing"), Withdraw(state.outputs[state.n_published - 1])
-    return replace(state, stage="settled"), Record()

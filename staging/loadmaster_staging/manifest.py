@@ -5,7 +5,7 @@ Light: the job runner imports this.
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal, get_args
 
 from loadmaster_pipelines.connections import Connection
@@ -15,6 +15,10 @@ Transfer = Literal[
     "direct",  # reflink, hard link, symbolic link or copy, whichever the file systems allow first
     "copy",
     "cache",  # through the site's cache, in which each object is once
+]
+Verify = Literal[
+    "always",  # whatever a job is given was read through and is what was recorded
+    "moved",  # bytes that stay where they are keep to their size, and are taken on trust
 ]
 SandboxMode = Literal["enforce", "audit", "off"]
 Status = Literal[
@@ -50,6 +54,16 @@ class Staging:
     junk_bytes: int = (
         -1
     )  # how much of undeclared files is brought home for each quantum; -1: none is asked for
+    hidden: tuple[str, ...] = ()  # folders of data, which stay closed even where software is around them
+    verify: Verify = "always"
+    endpoints: str = ""  # folder for what its processes know of endpoints; the job's own where it is empty
+    patience_s: float = 3600.0  # how long a job waits for inputs from endpoints that do not answer
+    pause_s: float = 30.0  # how long such an endpoint is left alone at first
+    is_offline: bool = False  # nothing is fetched from elsewhere: what the cache has not is not there
+    # Where else files are: URL prefix → prefixes, in the order in which they are tried. Empty in a job's manifest,
+    # in which each input has its replicas.
+    mirrors: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    scratch_bytes: int = -1  # what the folders of all its jobs may hold at once; -1 for no limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +78,7 @@ class InputFile:
     size_bytes: int = -1  # -1 unknown
     checksum: str = ""  # "" unknown
     replicas: tuple[str, ...] = ()  # where else the same bytes are, tried in this order after `url`
+    run: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +91,7 @@ class OutputFile:
     data_id: Mapping[str, int | str]
     path: str  # below the backbone's root
     is_elided: bool = False  # handed on in memory to later quanta of the job, and not brought out
+    parts: Mapping[str, str] = field(default_factory=dict)  # the same in other formats: name → path
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +111,13 @@ class QuantumSpec:
     config_digest: str = ""
     environment_digest: str = ""
     junk: OutputFile | None = None  # where undeclared files go, if they are wanted
+    network: bool = False  # whether the task may use the network
+
+    @property
+    def deliverables(self) -> tuple[OutputFile, ...]:
+        """What may come home: the outputs, and undeclared files where they are wanted."""
+        return self.outputs if self.junk is None else (*self.outputs, self.junk)
+    run: str = ""  # of its outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,20 +128,24 @@ class Manifest:
     job: int
     attempt: int
     token: str  # of this attempt; a report with another one is not its report
-    staging_url: str  # the folder for this attempt's outputs and report
+    staging_url: str  # with what all begins that this attempt stages; see `location.staged`
     staging: Staging
     cpus: int
     quanta: tuple[QuantumSpec, ...]
+    scratch_bytes: int = -1  # what the job's folder will hold at most; -1 where nobody said
 
 
 @dataclass(frozen=True, slots=True)
 class StagedFile:
-    """One output as it lies in the staging folder."""
+    """One output as it lies in the staging area."""
 
     dataset_id: str
     name: str
     size_bytes: int
     checksum: str
+    # What would change if somebody wrote or replaced it after its checksum was taken; () where nothing tells.
+    signature: tuple[int | str, ...] = ()
+    part: str = ""  # name of the part of the dataset that it is; "" for the dataset's own file
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +167,7 @@ class QuantumReport:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The job's word that all that it lists is in the staging folder, written last."""
+    """The job's word that all that it lists is in the staging area, written last."""
 
     run: str
     job: int
@@ -208,7 +235,7 @@ def manifest_from_json(text: str | bytes) -> Manifest:
         body = json.loads(text)
         quanta = tuple(_quantum_spec(quantum) for quantum in body.pop("quanta"))
         staging = body.pop("staging")
-        staging["software"] = tuple(staging["software"])
+        staging.update({name: tuple(staging[name]) for name in ("software", "hidden")})
         return Manifest(**body, staging=Staging(**staging), quanta=quanta)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise _unreadable("manifest", error) from error
@@ -225,10 +252,7 @@ def report_from_json(text: str | bytes) -> Report:
 
 
 def _quantum_spec(body: dict[str, Any]) -> QuantumSpec:
-    connections = tuple(
-        Connection(**{**connection, "dimensions": tuple(connection["dimensions"])})
-        for connection in body.pop("connections")
-    )
+    connections = tuple(map(Connection.from_json, body.pop("connections")))
     inputs = tuple(InputFile(**{**f, "replicas": tuple(f["replicas"])}) for f in body.pop("inputs"))
     outputs = tuple(OutputFile(**file) for file in body.pop("outputs"))
     junk = body.pop("junk")
@@ -242,7 +266,9 @@ def _quantum_spec(body: dict[str, Any]) -> QuantumSpec:
 
 
 def _quantum_report(body: dict[str, Any]) -> QuantumReport:
-    outputs = tuple(StagedFile(**file) for file in body.pop("outputs"))
+    for file in (files := body.pop("outputs")):
+        file["signature"] = tuple(file["signature"])
+    outputs = tuple(StagedFile(**file) for file in files)
     return QuantumReport(**{**body, "undeclared": tuple(body["undeclared"])}, outputs=outputs)
 
 

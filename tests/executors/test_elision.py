@@ -1,11 +1,17 @@
 """Jobs of several quanta, in real runs: what is handed on in memory is never stored, and results are the same."""
 
 import json
+from dataclasses import replace
 from uuid import UUID
 
 import polars as pl
+from loadmaster_executors.run import RunFolder
 from loadmaster_pipelines.batch import Cluster, Clustering
-from toy_survey import RUN, Survey
+from loadmaster_pipelines.loader import load_pipeline
+from loadmaster_planner.plan import Plan
+from loadmaster_planner.planner import make_plan
+from loadmaster_planner.request import Request
+from toy_survey import RAWS, RUN, Survey
 
 NEGATED = {1: "-2", 2: "-4", 3: "-6", 4: "-8"}
 PAIRS = Clustering((Cluster("pair", ("Double", "Negate"), ("detector",)),))
@@ -121,3 +127,83 @@ def test_an_elided_type_that_another_job_reads_is_stored_after_all(survey: Surve
     assert survey.execute(survey.begin(plan)).is_good
     assert survey.contents("total") == {-1: "20"}
     assert survey.contents("doubled") == {1: "2", 2: "4", 3: "6", 4: "8"}
+
+
+def handing_on(*tasks: str) -> str:
+    """Return a pipeline: half, whole and last each copy what the one before made, other copies what half made."""
+    reads = {"half": "number", "whole": "half", "last": "whole", "other": "half"}
+    form = (
+        "  {0}:\n    command: cp {{inputs.{1}.path}} {{outputs.{0}.path}}\n    dimensions: [instrument, detector]\n"
+        "    inputs: {{{1}: {{dataset_type: {1}, storage_class: Text, dimensions: [instrument, detector]}}}}\n"
+        "    outputs: {{{0}: {{dataset_type: {0}, storage_class: Text, dimensions: [instrument, detector]}}}}\n"
+    )
+    return "description: toy\ntasks:\n" + "".join(form.format(task, reads[task]) for task in tasks)
+
+
+def handed_on(*tasks: str) -> Clustering:
+    elided = tuple(task for task in tasks if task in ("half", "whole"))
+    return Clustering((Cluster("all", tasks, ("detector",)),), elide=elided)
+
+
+def again(survey: Survey, text: str, clustering: Clustering) -> Plan:
+    path = survey.folder / "pipeline.yaml"
+    path.write_text(text)
+    pipeline = load_pipeline(path, universe=survey.registry.universe)
+    request = Request((RAWS,), "u/me/again", skip_existing="exists", skip_existing_in=(RUN,))
+    return make_plan(survey.registry, pipeline, request, clustering)
+
+
+def planned(plan: Plan) -> dict[str, list[int]]:
+    return {t.label: plan.quanta(t.label)["detector"].to_list() for t in plan.header.tasks if t.quanta}
+
+
+def test_what_only_hands_on_is_done_once_all_its_readers_are(survey: Survey) -> None:
+    tasks = ("half", "whole", "last")
+    assert survey.execute(
+        survey.begin(survey.plan_yaml(handing_on(*tasks), clustering=handed_on(*tasks)))
+    ).is_good
+    plan = again(survey, handing_on(*tasks), handed_on(*tasks))
+    assert planned(plan) == {}
+    assert {line.label: line.done for line in plan.summary} == dict.fromkeys(tasks, 4)
+
+
+def test_what_a_reader_needs_anew_is_made_again_with_it_and_nothing_else(survey: Survey) -> None:
+    tasks = ("half", "whole", "last")
+    survey.execute(survey.begin(survey.plan_yaml(handing_on(*tasks), clustering=handed_on(*tasks))))
+    more = (*tasks, "other")
+    plan = again(survey, handing_on(*more), handed_on(*more))
+    every = [1, 2, 3, 4]
+    assert planned(plan) == {"half": every, "other": every}
+    assert survey.execute(RunFolder.create(survey.folder / "again", plan)).is_good
+    assert survey.contents("other", "u/me/again") == {1: "1", 2: "2", 3: "3", 4: "4"}
+
+
+def test_where_one_job_is_left_all_of_it_is_planned_and_no_other(survey: Survey) -> None:
+    tasks = ("half", "whole", "last")
+    path = survey.folder / "files" / "raw" / "4.txt"
+    path.rename(path.with_suffix(".hidden"))
+    first = survey.plan_yaml(handing_on(*tasks), clustering=handed_on(*tasks))
+    assert survey.execute(survey.begin(first)).counts["failed"] == 1
+    path.with_suffix(".hidden").rename(path)
+    assert planned(again(survey, handing_on(*tasks), handed_on(*tasks))) == {task: [4] for task in tasks}
+
+
+def test_what_was_handed_on_and_is_now_to_be_stored_is_made(survey: Survey) -> None:
+    tasks = ("half", "whole", "last")
+    survey.execute(survey.begin(survey.plan_yaml(handing_on(*tasks), clustering=handed_on(*tasks))))
+    stored = replace(handed_on(*tasks), elide=("half",))
+    assert planned(again(survey, handing_on(*tasks), stored)) == {
+        task: [1, 2, 3, 4] for task in ("half", "whole")
+    }
+
+
+def test_a_maker_that_stored_something_too_runs_again_for_a_new_reader(survey: Survey) -> None:
+    double = (
+        "description: toy\ntasks:\n  Double: {class: toy_tasks.Double}\n  Negate: {class: toy_tasks.Negate}\n"
+    )
+    survey.execute(survey.begin(survey.plan("Negate", clustering=ELIDED)))
+    assert planned(again(survey, double, ELIDED)) == {}
+    look = COMMANDS.partition("  Double: {class: toy_tasks.Double}\n")[2].partition("  show:")[0]
+    wider = Clustering((Cluster("pair", ("Double", "Negate", "look"), ("detector",)),), elide=("doubled",))
+    every = [1, 2, 3, 4]
+    assert planned(again(survey, double + look, wider)) == {"Double": every, "look": every}

@@ -2,18 +2,18 @@
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from loadmaster_executors.executor import Ended, RunPlace
+from hand_jobs import job, of, output, quantum, reads, run, staged, statuses, wait
+from loadmaster_executors.executor import RunPlace
 from loadmaster_executors.local import LocalExecutor
 from loadmaster_pipelines.connections import Connection
 from loadmaster_staging.checksum import measure
-from loadmaster_staging.manifest import InputFile, Manifest, OutputFile, QuantumSpec, Report, Staging
-from loadmaster_staging.stage import read_report
+from loadmaster_staging.manifest import InputFile, OutputFile
 
 
 @pytest.fixture
@@ -22,78 +22,6 @@ def executor(tmp_path: Path) -> Iterator[LocalExecutor]:
     made.prepare(RunPlace(tmp_path, "t", ()))
     yield made
     made.close()
-
-
-def reads(name: str, *, multiple: bool = False, minimum: int = 1) -> Connection:
-    return Connection(name, "input", name, "Text", multiple=multiple, minimum=minimum)
-
-
-def writes(name: str) -> Connection:
-    return Connection(name, "output", name, "Text")
-
-
-def output(name: str) -> OutputFile:
-    return OutputFile(name, str(uuid4()), name, {"visit": 1}, f"run/{name}.txt")
-
-
-def of(file: OutputFile, connection: str = "") -> InputFile:
-    """Return the output of an earlier quantum as an input."""
-    return InputFile(connection or file.connection, file.dataset_id, file.dataset_type, file.data_id, url="")
-
-
-def quantum(
-    script: str,
-    inputs: Sequence[InputFile] = (),
-    outputs: Sequence[OutputFile] = (),
-    connections: Sequence[Connection] = (),
-) -> QuantumSpec:
-    """Return a quantum that runs a shell script; $1 … are its outputs, then its inputs."""
-    written = [f"{{outputs.{file.connection}.path}}" for file in outputs]
-    read = [f"{{inputs.{c.name}.path}}" for c in connections]
-    words = " ".join([*written, *read])
-    return QuantumSpec(
-        id=str(uuid4()),
-        task="shell",
-        task_class=None,
-        command=f"sh -ec '{script}' - {words}",
-        config={},
-        data_id={"visit": 1},
-        connections=(*connections, *(writes(file.connection) for file in outputs)),
-        inputs=tuple(inputs),
-        outputs=tuple(outputs),
-    )
-
-
-def job(folder: Path, *quanta: QuantumSpec, number: int = 0, cpus: int = 1) -> Manifest:
-    url = str(folder / "staging" / f"{number}.1")
-    return Manifest("run", number, 1, uuid4().hex, url, Staging(), cpus, quanta)
-
-
-def run(executor: LocalExecutor, manifest: Manifest) -> Report:
-    executor.submit([manifest])
-    (ended,) = wait(executor, 1)
-    assert ended.token == manifest.token
-    assert ended.returncode == 0
-    report = read_report(manifest.staging_url, manifest.token)
-    assert report is not None
-    return report
-
-
-def wait(executor: LocalExecutor, n: int) -> list[Ended]:
-    found: list[Ended] = []
-    deadline = time.monotonic() + 60
-    while len(found) < n and time.monotonic() < deadline:
-        found += executor.status(1.0)
-    return found
-
-
-def statuses(report: Report) -> list[str]:
-    return [quantum.status for quantum in report.quanta]
-
-
-def staged(manifest: Manifest) -> dict[str, str]:
-    folder = Path(manifest.staging_url)
-    return {path.name: path.read_text() for path in folder.iterdir() if not path.name.startswith(".")}
 
 
 def test_a_quantum_reads_what_an_earlier_one_of_its_job_wrote(
@@ -110,7 +38,7 @@ def test_a_quantum_reads_what_an_earlier_one_of_its_job_wrote(
     assert statuses(report) == ["succeeded", "succeeded"]
     assert staged(manifest) == {"a.txt": "one\n", "b.txt": "one\none\n"}
     for file in (f for q in report.quanta for f in q.outputs):
-        found = measure(f"{manifest.staging_url}/{file.name}")
+        found = measure(f"{manifest.staging_url}-{file.name}")
         assert (found.size_bytes, found.checksum) == (file.size_bytes, file.checksum)
     assert report.peak_memory_mib > 1
     assert report.wall_s > 0
@@ -166,7 +94,7 @@ def test_an_earlier_output_must_not_be_changed(executor: LocalExecutor, tmp_path
     )
     report = run(executor, manifest)
     assert statuses(report) == ["succeeded", "overwrite_attempt"]
-    assert report.quanta[1].message == "a.txt was written, but is there to be read only"
+    assert report.quanta[1].message == "it tried to write or remove made/a.txt, which is not its own"
     assert report.outcome == "failed"
 
 
@@ -245,14 +173,16 @@ def test_jobs_wait_for_a_place_and_can_be_cancelled(executor: LocalExecutor, tmp
     assert executor.status(0) == []
 
 
-def test_a_process_that_a_task_left_behind_ends_with_the_job(executor: LocalExecutor, tmp_path: Path) -> None:
-    manifest = job(tmp_path, quantum("sleep 1000 & echo $! > " + str(tmp_path / "pid")))
-    run(executor, manifest)
-    pid = int((tmp_path / "pid").read_text())
-    deadline = time.monotonic() + 20
-    while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+def test_what_a_task_left_running_ends_before_its_outputs_come_home(
+    executor: LocalExecutor, tmp_path: Path
+) -> None:
+    writer = "echo begun > \\$0; while sleep 0.01; do echo more >> \\$0; done"
+    manifest = job(tmp_path, quantum(f'setsid sh -c "{writer}" $1 & sleep 0.3', outputs=[output("a")]))
+    assert statuses(run(executor, manifest)) == ["succeeded"]
+    before = staged(manifest)
+    assert before["a.txt"].startswith("begun\nmore\n")
+    time.sleep(0.1)
+    assert staged(manifest) == before
 
 
 def test_a_job_whose_report_cannot_be_written_leaves_none(executor: LocalExecutor, tmp_path: Path) -> None:

@@ -7,9 +7,8 @@ from uuid import uuid4
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from loadmaster_executors.journal import Attempt, Failure, JobEnd, JobState, Journal
+from loadmaster_executors.journal import Attempt, Failure, JobEnd, JobState, Journal, Log, Made
 from loadmaster_registry.errors import RunError
-from loadmaster_staging.checksum import Measured
 
 FACTS = {"run": "u/run", "plan": "d1ge57", "token": "cafe"}
 
@@ -45,7 +44,7 @@ def test_a_batch_that_breaks_off_changes_nothing(journal: Journal) -> None:
     def broken() -> None:
         with journal.batch():
             journal.move([0, 1], JobState.READY)
-            journal.add_made([(uuid4(), 1, "c")])
+            journal.add_made([Made(uuid4(), 1, "c")])
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -89,14 +88,23 @@ def test_what_was_written_is_there_after_opening_again(journal: Journal) -> None
     id = uuid4()
     run_to_end(journal, 2, JobState.DONE)
     with journal.batch():
-        journal.add_made([(id, 3, "sha256:abc")])
+        journal.add_made([Made(id, 3, "sha256:abc", "r/.shards/1.shard.json#0+3")])
         journal.move([0], JobState.READY)
         journal.start([Attempt(0, 4, "t0")])
     journal.close()
     again = Journal.open(journal.path)
     assert again.in_state(JobState.RUNNING) == [Attempt(0, 4, "t0")]
     assert again.attempts().tolist() == [4, 0, 1, 0, 0]
-    assert again.made([id, uuid4()]) == {id: Measured(3, "sha256:abc")}
+    assert again.made([id, uuid4()]) == {id: Made(id, 3, "sha256:abc", "r/.shards/1.shard.json#0+3")}
+
+
+def test_the_log_of_a_quantum_is_that_of_its_last_attempt_unless_another_is_named(journal: Journal) -> None:
+    with journal.batch():
+        journal.add_logs([Log("q", 2, "1.shard.txt#5+1"), Log("q", 10, "2.shard.txt#0+9"), Log("r", 1, "x")])
+    assert journal.log("q") == Log("q", 10, "2.shard.txt#0+9")
+    assert journal.log("q", 2) == Log("q", 2, "1.shard.txt#5+1")
+    assert journal.log("q", 3) is None
+    assert journal.log("nobody") is None
 
 
 def test_what_failed_or_was_blocked_waits_again_and_what_is_done_stays(journal: Journal) -> None:

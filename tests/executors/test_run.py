@@ -13,14 +13,19 @@ from uuid import UUID
 
 import pytest
 from loadmaster_executors.controller import Progress, execute
-from loadmaster_executors.journal import JobState
+from loadmaster_executors.journal import Attempt, JobState
 from loadmaster_executors.local import LocalExecutor
+from loadmaster_executors.prepare import Manifests, check_runnable
 from loadmaster_executors.report import report
 from loadmaster_executors.run import RunFolder
+from loadmaster_pipelines.batch import Clustering
+from loadmaster_pipelines.resources import ResourceRequest
+from loadmaster_planner.planner import make_plan
+from loadmaster_planner.request import Request
 from loadmaster_registry.errors import RunError
 from loadmaster_staging.backbone import Backbone
 from loadmaster_staging.manifest import Staging
-from toy_survey import RUN, Survey
+from toy_survey import RAWS, RUN, Survey
 
 DOUBLES = {1: "2", 2: "4", 3: "6", 4: "8"}
 
@@ -77,7 +82,7 @@ def test_every_quantum_leaves_its_provenance(survey: Survey) -> None:
 def test_what_a_task_says_is_kept_in_its_log(survey: Survey) -> None:
     run = survey.begin(survey.plan())
     survey.execute(run)
-    text = run.log_path(0, 1, 0).read_text()
+    text = run.log(str(run.plan.job(0).quanta[0].id))
     assert "INFO toy_tasks: detector 1 has 1" in text
     assert "doubling 1" in text
 
@@ -100,7 +105,7 @@ def test_an_exception_ends_its_quantum_and_what_needs_it_and_nothing_else(survey
     assert group.first_frame.endswith(" in run")
     assert group.example_data_id == {"instrument": "Toy", "detector": 2}
     assert 'raise ValueError(f"detector {detector} is bad' in group.example.traceback
-    assert "doubling 2" in (run.path / group.example.log).read_text()
+    assert "doubling 2" in run.log(group.example.quantum)
 
 
 def test_a_missing_output_brings_the_rest_home_and_blocks_what_follows(survey: Survey) -> None:
@@ -154,7 +159,7 @@ def test_what_went_wrong_is_classed_by_evidence(
     (group,) = found.failures
     assert group.class_ == class_
     assert group.error in errors
-    assert "doubling 1" in (run.path / group.example.log).read_text()
+    assert "doubling 1" in run.log(group.example.quantum)
     assert survey.contents("doubled") == {2: "4", 3: "6", 4: "8"}
     assert survey.staged() == []
 
@@ -303,6 +308,15 @@ tasks:
         survey.execute(survey.begin(survey.plan_yaml(text)))
 
 
+def test_a_plan_that_would_overwrite_answers_a_question_and_is_refused(survey: Survey) -> None:
+    made = survey.plan()
+    survey.execute(survey.begin(made))
+    plan = make_plan(survey.registry, made.pipeline, Request((RAWS,), RUN, clobber=True))
+    assert plan.n_jobs == made.n_jobs
+    with pytest.raises(RunError, match="nothing is ever overwritten"):
+        check_runnable(plan)
+
+
 def test_what_there_would_be_once_a_run_is_refused_before_anything_runs(survey: Survey) -> None:
     text = """
 description: a schema for all quanta
@@ -369,6 +383,27 @@ def test_jobs_run_side_by_side_and_wide_ones_take_several_places(survey: Survey)
     assert most == 1
 
 
+def test_jobs_ask_for_what_the_plan_says_of_the_site(survey: Survey) -> None:
+    farm = ResourceRequest(cpus=3)
+    plan = survey.plan("Negate", clustering=Clustering(sites={"farm": farm}))
+    run = survey.begin(plan)
+    made = {
+        site: Manifests(plan, survey.backbone, "staging", Staging(), run.journal.made, site)
+        for site in ("farm", "elsewhere")
+    }
+    cpus = {site: manifests.of(Attempt(0, 1, "token")).cpus for site, manifests in made.items()}
+    assert cpus == {"farm": 3, "elsewhere": 1}
+    most = 0
+    executor = LocalExecutor(3)
+
+    def look(_: Progress) -> None:
+        nonlocal most
+        most = max(most, sum(worker.job is not None for worker in executor._workers))
+
+    assert execute(run, executor, survey.registry, survey.backbone, site="farm", progress=look).is_good
+    assert most == 1
+
+
 def test_environment_and_random_numbers_are_each_jobs_own(survey: Survey, tmp_path: Path) -> None:
     (tmp_path / "own_tasks.py").write_text(
         "import os, random, tempfile\n"
@@ -381,7 +416,7 @@ def test_environment_and_random_numbers_are_each_jobs_own(survey: Survey, tmp_pa
         "    drawn = Output('drawn', 'Text', dimensions)\n"
         "    def run(self, inputs, outputs):\n"
         "        with tempfile.NamedTemporaryFile() as temporary:\n"
-        "            inside = temporary.name.startswith(os.getcwd())\n"
+        "            inside = os.path.dirname(temporary.name) == os.path.dirname(os.getcwd()) + '/tmp'\n"
         "        threads = os.environ['OMP_NUM_THREADS']\n"
         "        outputs.drawn.put(f'{random.random()} {np.random.random()} {inside} {threads}')\n"
     )
@@ -510,7 +545,7 @@ def test_what_a_killed_task_printed_is_in_its_log(survey: Survey, monkeypatch: p
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     run = survey.begin(survey.plan(config={"dies": [1]}))
     (group,) = survey.execute(run).failures
-    assert "doubling 1" in (run.path / group.example.log).read_text()
+    assert "doubling 1" in run.log(group.example.quantum)
     assert "doubling 1" in group.example.traceback
 
 

@@ -18,7 +18,7 @@ from loadmaster_planner.request import Request
 from loadmaster_registry.records import Collection, CollectionType, DatasetType
 from loadmaster_registry.store import Registry
 from loadmaster_staging.backbone import Backbone
-from loadmaster_staging.checksum import measure
+from loadmaster_staging.location import local_path, remote
 
 RAWS = "toy/raw"
 RUN = "u/me/run"
@@ -32,9 +32,10 @@ class Survey:
     backbone: Backbone
 
     @classmethod
-    def create(cls, folder: Path, detectors: Sequence[int]) -> "Survey":
+    def create(cls, folder: Path, detectors: Sequence[int], backbone_url: str = "") -> "Survey":
         registry = Registry.create(str(folder / "registry.sqlite3"))
-        survey = cls(folder, registry, Backbone(str(folder / "files")))
+        (folder / "backbone").write_text(backbone_url or str(folder / "files"))
+        survey = cls(folder, registry, Backbone(backbone_url or str(folder / "files")))
         keys = pl.DataFrame({"instrument": ["Toy"] * len(detectors), "detector": list(detectors)})
         raw = DatasetType("number", registry.universe.group(("instrument", "detector")), "Text")
         with registry.transaction() as t:
@@ -47,16 +48,21 @@ class Survey:
 
     @classmethod
     def open(cls, folder: Path) -> "Survey":
-        return cls(folder, Registry.open(str(folder / "registry.sqlite3")), Backbone(str(folder / "files")))
+        backbone = Backbone((folder / "backbone").read_text())
+        return cls(folder, Registry.open(str(folder / "registry.sqlite3")), backbone)
 
     def _raws(self, keys: pl.DataFrame) -> pl.DataFrame:
         rows = []
         for detector in keys["detector"]:
-            path = self.folder / "files" / f"raw/{detector}.txt"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(str(detector))
-            path.chmod(0o444)
-            found = measure(str(path))
+            staged = f"{self.backbone.staging_url(RAWS, 'made')}-{detector}"
+            fs, inner = remote(staged)
+            fs.makedirs(inner.rpartition("/")[0], exist_ok=True)
+            fs.pipe_file(inner, str(detector).encode())
+            if (here := local_path(staged)) is not None:
+                here.chmod(0o444)
+            self.backbone.publish(staged, f"raw/{detector}.txt")
+            self.backbone.remove_staged(staged)
+            found = self.backbone.measure(f"raw/{detector}.txt")
             rows.append((uuid5(NAMESPACE, str(detector)).bytes, f"raw/{detector}.txt", *_pair(found)))
         columns = ("id", "url", "size_bytes", "checksum")
         return keys.hstack(pl.DataFrame(rows, schema=columns, orient="row"))
@@ -110,12 +116,10 @@ class Survey:
         return found
 
     def files_of_run(self, run: str = RUN) -> set[str]:
-        root = self.folder / "files" / run
-        return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+        return set(self.backbone.staged_names(self.backbone.url(run)))
 
     def staged(self) -> list[str]:
-        root = self.folder / "files" / ".staging"
-        return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+        return self.backbone.staged_names(self.backbone.url(".staging"))
 
 
 def _pair(measured: object) -> tuple[int, str]:

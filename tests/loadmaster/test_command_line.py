@@ -114,6 +114,10 @@ def test_a_failed_run_says_what_failed_why_and_what_hangs_on_it(
     report = command("report", "u/me/x", "--traceback", *here)
     assert report.returncode == 1
     assert "no light" in report.stdout
+    (hint,) = (line for line in report.stdout.splitlines() if "loadmaster log" in line)
+    said = command(*hint.partition("loadmaster ")[2].split(), *here)
+    assert "no light" in said.stdout
+    assert "said nothing" in command("log", "u/me/x", "gather exposure=1", *here).stderr
     (group,) = json.loads(command("report", "u/me/x", "--json", *here).stdout)["failures"]
     assert (group["task"], group["count"], group["n_blocked"]) == ("copy", 6, 3)
     assert group["example"]["data_id"]["instrument"] == "Cam"

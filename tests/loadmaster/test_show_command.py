@@ -81,6 +81,7 @@ def test_an_input_that_exists_is_shown_with_place_size_and_checksum(plan: Path, 
         (("--quantum", "gathr exposure=1"), "did you mean 'gather'"),
         (("--task", "gathr"), "did you mean 'gather'"),
         (("--job", "9"), "it has 9 jobs, counted from 0"),
+        (("--step", "frames"), "its pipeline declares no steps"),
     ],
 )
 def test_what_is_not_there_is_refused_with_words(
@@ -99,6 +100,8 @@ def test_what_is_not_there_is_refused_with_words(
         ("--format", "parquet"),
         ("--folder", "out"),
         ("--format", "parquet", "--folder", "out", "--job", "1"),
+        ("--step", "frames", "--task", "copy"),
+        ("--step", "frames", "--format", "dot"),
     ],
 )
 def test_options_that_do_not_go_together_are_wrong_usage(
@@ -127,6 +130,53 @@ def test_parquet_tables_are_written_to_a_new_folder(plan: Path, command: Command
     again = command("show", plan, "--format", "parquet", "--folder", "out")
     assert again.returncode == 3
     assert "is there already" in again.stderr
+
+
+STEPS = """
+subsets:
+  frames: {subset: [copy], description: each frame}
+  exposures: {subset: [gather], description: each exposure}
+steps:
+  - {label: frames, dimensions: [exposure, detector]}
+  - {label: exposures, dimensions: [exposure]}
+"""
+ORDERED = """
+clusters:
+  pair: {tasks: [copy], dimensions: [exposure]}
+ordering:
+  nights: {labels: [pair, gather], dimensions: [exposure], blocking: true}
+"""
+
+
+@pytest.fixture
+def stepped(survey: Repo, pipeline: Path, tmp_path: Path) -> Path:
+    """Return the file of a plan with two steps, whose jobs go exposure by exposure."""
+    pipeline.write_text(pipeline.read_text() + STEPS)
+    (tmp_path / "batch.yaml").write_text(ORDERED)
+    asked = {"inputs": "Cam/raw", "output": "u/me/x", "where": "instrument='Cam'"}
+    made = survey.plan(pipeline, **asked, clusters=tmp_path / "batch.yaml")
+    made.write(tmp_path / "stepped.plan")
+    return tmp_path / "stepped.plan"
+
+
+def test_a_step_is_shown_shard_by_shard(stepped: Path, command: Command) -> None:
+    told = json.loads(command("show", stepped, "--step", "exposures", "--json").stdout)
+    assert told["n_shards"] == 3
+    assert told["shards"] == [{"exposure": e, "quanta": 1, "jobs": 1} for e in (1, 2, 3)]
+    text = command("show", stepped, "--step", "frames", "--limit", "2").stdout
+    assert "1 to 2 of 3 shards" in text
+    assert "--offset 2" in text
+    assert "jobs that have several" in text, "a job of the step has all detectors of an exposure"
+    assert "did you mean 'frames'" in command("show", stepped, "--step", "frame").stderr
+
+
+def test_an_order_is_shown_with_its_groups(stepped: Path, command: Command) -> None:
+    text = command("show", stepped).stdout
+    assert "order nights: 6 jobs of pair, gather in 3 groups by exposure, one after the other" in text
+    assert "a failure in one keeps those after it from running" in text
+    assert "group 2 of 3 of order nights: exposure=2" in command("show", stepped, "--job", "1").stdout
+    job = json.loads(command("show", stepped, "--job", "4", "--json").stdout)
+    assert [(group["order"], group["number"]) for group in job["groups"]] == [("nights", 2)]
 
 
 def test_a_file_can_be_verified_and_damage_is_told(plan: Path, command: Command) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from loadmaster_pipelines.batch import Cluster, Clustering
+from loadmaster_pipelines.batch import Cluster, Clustering, Order
 from loadmaster_pipelines.batch_file import parse_clustering, read_clustering
 from loadmaster_pipelines.loader import load_pipeline
 from loadmaster_pipelines.pipeline import Pipeline, TaskNode
@@ -127,7 +127,16 @@ def test_the_real_batch_files_are_read_for_their_pipelines(cases: Path, name: st
         ("clusters: {c: {tasks: [a], partition_dimensions: [x], partition_max_size: 2, target_s: 9}}", ("two sizes",)),
         ("cluster: {}\nclusterAlgorithm: my.dimension_clusterin", ("unknown way to cluster", "'dimension_clustering'")),
         ("cluster: {c: {pipetasks: a, requestMemory: '{mem}'}}", ("`requestMemory` is no whole number from 1",)),
-        ("cluster: {}\nordering: {o: {labels: a}}", ("`ordering` is not known here", "batch.yaml:2:1", "`priority`")),
+        ("cluster: {}\nordering: {o: {labels: a}}", ("order 'o' has no dimensions", "batch.yaml:2:12")),
+        ("ordering: {o: {dimensions: [visit]}}", ("order 'o' has no labels",)),
+        ("ordering: {o: {labels: [a], dimension: [visit]}}", ("unknown key 'dimension'", "'dimensions'")),
+        ("cluster: {}\nordering: {o: {labels: a, dimensions: x, implementation: nop}}", ("'nop'", "'noop'")),
+        ("cluster: {}\nordering: {o: {labels: a, dimensions: x, ordering_type: desc}}", ("it is sort",)),
+        ("ordering: {o: {labels: [aa, a], dimensions: [x]}}", ("there is no task 'aa'", "batch.yaml:1:25")),
+        (
+            "clusters: {c: {tasks: [a]}}\nordering: {o: {labels: [a], dimensions: [x]}}",
+            ("task 'a', which has no jobs of its own", "batch.yaml:2:25", "name 'c' instead"),
+        ),
         ("memory_mb: {a: 0}", ("`a` is no whole number from 1", "batch.yaml:1:13")),
         ("store_after_all: perhaps", ("neither true nor false",)),
     ],
@@ -165,6 +174,40 @@ def test_a_file_for_several_pipelines_may_name_tasks_that_are_not_here_but_not_m
 def test_names_that_are_alike_and_both_in_the_file_are_no_misspelling() -> None:
     shared = read("cluster: {c: {pipetasks: 'makeImage,makeNImage'}}")
     assert [c.tasks for c in shared.of(pipeline("makeImage")).clusters] == [("makeImage",)]
+
+
+def test_an_order_reads_the_same_in_both_forms_and_names_jobs_by_cluster_or_task() -> None:
+    own = read(
+        "clusters: {c: {tasks: [a, b]}}\nordering:\n  o: {labels: [c, d], dimensions: [visit, detector], "
+        "equal_dimensions: [[visit, exposure]], find_method: source, blocking: true}\n"
+    )
+    submitted = read(
+        "cluster: {c: {pipetasks: 'a, b'}}\nordering:\n  o: {labels: 'c, d', dimensions: 'visit, detector', "
+        "equalDimensions: 'visit:exposure', findDependencyMethod: source, ordering_type: sort, blocking: true}\n"
+    )
+    (order,) = own.orders
+    equal = (("visit", "exposure"),)
+    assert order == Order("o", ("c", "d"), ("visit", "detector"), equal, "source", is_blocking=True)
+    assert submitted.orders == own.orders
+    assert own.of(pipeline("a", "b", "d")).orders == own.orders
+
+
+def test_jobs_that_only_keep_an_order_wait_for_what_is_done() -> None:
+    form = "cluster: {{}}\nordering: {{o: {{labels: a, dimensions: visit, implementation: {}}}}}"
+    assert [read(form.format(word)).orders[0].is_blocking for word in ("noop", "group")] == [True, False]
+
+
+def test_an_order_keeps_the_jobs_that_the_pipeline_has() -> None:
+    shared = read(
+        "cluster: {c: {pipetasks: 'isr,cal'}, w: {pipetasks: warpImage}}\n"
+        "ordering: {o: {labels: 'c,w,coadd', dimensions: visit}, p: {labels: w, dimensions: visit}}"
+    )
+    known = shared.of(pipeline("isr"))
+    assert [(o.name, o.labels) for o in known.orders] == [("o", ("c",))]
+    assert "coadd" in known.notes[0]
+    left = shared.of(pipeline("isr", left_out=("cal", "warpImage", "coadd")))
+    assert [o.labels for o in left.orders] == [("c",)]
+    assert left.notes == ()
 
 
 def test_an_algorithm_without_clusters_makes_none() -> None:

@@ -1,19 +1,24 @@
 """What a plan says of its jobs: members, names, resources, steps; in memory and from the file."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
+import numpy as np
 import polars as pl
 import pytest
-from loadmaster_pipelines.batch import Cluster, Clustering
+from loadmaster_pipelines.batch import Cluster, Clustering, Order
 from loadmaster_pipelines.connections import Connection
 from loadmaster_pipelines.pipeline import Pipeline, Step, Subset, TaskNode
 from loadmaster_pipelines.resources import ResourceRequest, Resources
+from loadmaster_planner.orders import JobGroup
+from loadmaster_planner.plain import clustering_from_json
 from loadmaster_planner.plan import Plan
 from loadmaster_planner.planner import make_plan
 from loadmaster_planner.request import Request
+from loadmaster_planner.show import job_facts, verify
 from loadmaster_registry.errors import PlanError
 from loadmaster_registry.records import Collection, CollectionType, DatasetType
 from loadmaster_registry.store import Registry
@@ -36,6 +41,7 @@ C = TaskNode("c", ("instrument",), (text("y", "input", multiple=True), text("z",
 SUBSETS = {"first": Subset("first", ("a", "b")), "last": Subset("last", ("c",))}
 STEPS = (Step("first", ("detector",)), Step("last", ("instrument",)))
 PIPELINE = Pipeline("for tests", None, {t.label: t for t in (A, B, C)}, SUBSETS, STEPS)
+BY_DETECTOR = Order("nights", ("a",), ("detector",), is_blocking=True)
 PAIRS = Cluster("pair", ("a", "b"), (), (), ("detector",), None, 2, resources=ResourceRequest(cpus=8))
 
 
@@ -148,6 +154,46 @@ def test_the_digest_depends_on_jobs_and_resources_and_on_no_chance(registry: Reg
     }
     assert len(digests) == 7
     assert planned(registry, clustering).digest in digests
+
+
+@pytest.mark.parametrize("is_reopened", [False, True])
+def test_an_order_is_in_the_plan_and_every_job_knows_its_group(
+    registry: Registry, tmp_path: Path, is_reopened: bool
+) -> None:
+    plan = planned(registry, Clustering(orders=(BY_DETECTOR,)))
+    if is_reopened:
+        plan.write(tmp_path / "plan")
+        plan = Plan.open(tmp_path / "plan")
+    verify(plan)
+    assert plan.groups_of(2) == (JobGroup("nights", 3, N, {"detector": 3}, True),)
+    assert plan.groups_of(7) == ()
+    barriers = plan.barriers()
+    assert barriers.is_blocking.tolist() == [True] * (N - 1)
+    levels = plan.job_graph().levels()
+    assert levels[:N].tolist() == [0, 2, 4, 6, 8, 10]
+    assert levels[N : 2 * N].tolist() == [1, 3, 5, 7, 9, 11]
+    assert job_facts(plan, 2)["groups"][0]["values"] == {"detector": 3}
+
+
+def test_an_order_changes_the_digest_and_what_was_asked_leads_to_it_again(registry: Registry) -> None:
+    plan = planned(registry, Clustering(orders=(BY_DETECTOR,)))
+    found, _ = clustering_from_json(json.loads(json.dumps(plan.header.clustering)))
+    assert found.orders == (BY_DETECTOR,)
+    assert planned(registry, found).digest == plan.digest
+    assert plan.digest != planned(registry).digest
+    free = planned(registry, Clustering(orders=(replace(BY_DETECTOR, is_blocking=False),)))
+    assert free.digest != plan.digest
+
+
+def test_an_order_counts_in_the_wall_time(registry: Registry) -> None:
+    def longest_s(clustering: Clustering) -> float:
+        graph = planned(registry, clustering).job_graph()
+        duration = np.where(np.arange(graph.n_jobs) < 2 * N + 1, 1.0, 0.0)
+        assert graph.simulate(duration, 100) == graph.critical_path(duration)
+        return graph.critical_path(duration)
+
+    assert longest_s(Clustering()) == 3
+    assert longest_s(Clustering(orders=(BY_DETECTOR,))) == N + 2
 
 
 def test_elided_datasets_are_marked_and_their_type_is_not_to_be_registered(registry: Registry) -> None:

@@ -2,11 +2,12 @@
 
 from itertools import product
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loadmaster_registry.joins import Axes, Relation, reduce_join
+from loadmaster_registry.joins import Axes, Relation, located, reduce_join
 
 DIMENSIONS = ("a", "b", "c", "d", "e")
 Rows = list[dict[str, int]]
@@ -94,3 +95,16 @@ def test_rows_come_sorted_in_the_order_asked_for(order: list[str]) -> None:
     frame = pl.DataFrame({"band": ["r", "g", "r"], "visit": [5, 7, 7]})
     found = reduce_join([axes.relation("pairs", frame)], axes).data_ids(order)
     assert found.rows() == sorted(found.rows())
+
+
+@given(
+    st.lists(st.integers(-50, 50) | st.integers(-(2**62), 2**62), max_size=20),
+    st.sets(st.integers(-50, 50) | st.integers(-(2**62), 2**62), max_size=20),
+    st.booleans(),
+)
+def test_a_number_is_located_where_looking_through_all_finds_it(
+    wanted: list[int], numbers: set[int], near: bool
+) -> None:
+    known = [n for n in numbers if abs(n) <= 50 or not near]
+    found = located(np.array(wanted, dtype=np.int64), np.array(known, dtype=np.int64))
+    assert found.tolist() == [known.index(n) if n in known else -1 for n in wanted]

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loadmaster_registry import sky
 from loadmaster_registry.errors import QueryError, RegistryError
 from loadmaster_registry.sky import envelope_pixels, overlapping_pairs, paired_mask, region_mask
 from lsst.sphgeom import Angle, Box, Circle, ConvexPolygon, HtmPixelization, LonLat, Region, UnitVector3d
@@ -77,7 +78,23 @@ large = st.builds(
     st.floats(-60, 60),
     st.floats(60, 400),
 )
+small_circles = st.builds(
+    lambda x, y, size: Circle(tangent(150, 0, x, y), Angle.fromDegrees(size)),
+    st.floats(0, 1),
+    st.floats(0, 1),
+    st.sampled_from([0.0, 0.1, 1.0, 20.0]),
+)
 regions = polygons() | tiles() | circles() | boxes() | touching() | large
+
+
+def opposite(region: Region) -> Region:
+    """Return the polygon on the other side of the sphere."""
+    assert isinstance(region, ConvexPolygon)
+    return ConvexPolygon([UnitVector3d(*(-c for c in vertex)) for vertex in region.getVertices()])
+
+
+here = tiles() | touching() | small_circles
+anywhere = polygons() | polygons().map(opposite) | large | circles() | boxes()
 
 
 def one_by_one(a: list[bytes | None], b: list[bytes | None]) -> list[tuple[int, int]]:
@@ -107,18 +124,36 @@ def test_regions_that_touch_are_judged_as_by_sphgeom(a: list[bytes | None], b: l
     assert list(zip(i.tolist(), j.tolist(), strict=True)) == one_by_one(a, b)
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.none() | here.map(lambda r: r.encode()), min_size=1, max_size=2),
+    st.lists((anywhere | here).map(lambda r: r.encode()), min_size=3, max_size=16),
+)
+def test_of_a_long_column_what_lies_elsewhere_is_left_out_and_nothing_else(
+    few: list[bytes | None], many: list[bytes | None]
+) -> None:
+    for a, b in ((few, many), (many, few)):
+        i, j = overlapping_pairs(a, b)
+        assert list(zip(i.tolist(), j.tolist(), strict=True)) == one_by_one(a, b)
+
+
+@settings(max_examples=100, deadline=None)
+@given(columns(regions), columns(regions), st.integers(1, 4))
+def test_a_column_that_is_judged_piece_by_piece_has_the_same_pairs(
+    a: list[bytes | None], b: list[bytes | None], rows: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sky, "_PIECE", rows)
+        i, j = overlapping_pairs(a, b)
+    assert list(zip(i.tolist(), j.tolist(), strict=True)) == one_by_one(a, b)
+
+
 @settings(max_examples=50, deadline=None)
 @given(columns(regions), regions)
 def test_a_mask_is_null_where_the_region_is_null(column: list[bytes | None], region: Region) -> None:
     mask = region_mask(pl.Series("region", column, dtype=pl.Binary), region)
     hits = {i for i, _ in one_by_one(column, [region.encode()])}
     assert mask.to_list() == [None if value is None else i in hits for i, value in enumerate(column)]
-
-
-def opposite(region: Region) -> Region:
-    """Return the polygon on the other side of the sphere."""
-    assert isinstance(region, ConvexPolygon)
-    return ConvexPolygon([UnitVector3d(*(-c for c in vertex)) for vertex in region.getVertices()])
 
 
 @settings(max_examples=100, deadline=None)

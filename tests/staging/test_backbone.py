@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
@@ -9,13 +10,15 @@ from uuid import uuid4
 import pytest
 from loadmaster_registry.errors import StageError
 from loadmaster_staging import backbone as module
-from loadmaster_staging.backbone import Backbone, NameTaken
+from loadmaster_staging.backbone import Backbone, Gone, NameTaken
 from loadmaster_staging.checksum import measure
 from loadmaster_staging.location import remote
 
 
-@pytest.fixture(params=["path", "file", "memory"])
+@pytest.fixture(params=["path", "file", "memory", pytest.param("s3", marks=pytest.mark.integration)])
 def backbone(request: pytest.FixtureRequest, tmp_path: Path) -> Backbone:
+    if request.param == "s3":
+        return Backbone(f"{request.getfixturevalue('object_store')}/{uuid4().hex}")
     roots = {"path": str(tmp_path / "b"), "file": f"file://{tmp_path}/b", "memory": f"memory://{uuid4().hex}"}
     return Backbone(roots[request.param])
 
@@ -25,7 +28,7 @@ def stage(backbone: Backbone) -> Callable[[str, bytes], str]:
     """Return a function that puts bytes into the staging area and returns their URL."""
 
     def put(name: str, content: bytes) -> str:
-        url = f"{backbone.staging_url('u/run', 'cafe')}/0.1/{name}"
+        url = f"{backbone.staging_url('u/run', 'cafe')}/0.1-{name}"
         fs, path = remote(url)
         fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
         fs.pipe_file(path, content)
@@ -53,7 +56,6 @@ def test_what_is_published_can_be_read_by_its_path(backbone: Backbone, stage: St
 def test_a_taken_name_is_refused_and_keeps_its_bytes(backbone: Backbone, stage: Stage) -> None:
     backbone.publish(stage("x.txt", b"first"), "x.txt")
     second = stage("y.txt", b"second")
-    assert backbone.is_taken(second, "x.txt")
     with pytest.raises(NameTaken, match="already"):
         backbone.publish(second, "x.txt")
     assert content(backbone, "x.txt") == b"first"
@@ -63,7 +65,6 @@ def test_publishing_again_after_an_interruption_is_no_second_act(backbone: Backb
     staged = stage("x.txt", b"x")
     checksum = measure(staged).checksum
     backbone.publish(staged, "x.txt", resumed_checksum=checksum)
-    assert not backbone.is_taken(staged, "x.txt", resumed_checksum=checksum)
     backbone.publish(staged, "x.txt", resumed_checksum=checksum)
     backbone.remove_staged(staged)
     backbone.publish(staged, "x.txt", resumed_checksum=checksum)
@@ -87,6 +88,15 @@ def test_withdrawing_takes_back_what_was_published_and_nothing_else(backbone: Ba
     assert content(backbone, "x.txt") == b"another"
 
 
+def test_what_was_withdrawn_cannot_be_published_again(backbone: Backbone, stage: Stage) -> None:
+    staged = stage("x.txt", b"x")
+    checksum = measure(staged).checksum
+    backbone.withdraw(staged, "x.txt", checksum=checksum)
+    with pytest.raises(Gone):
+        backbone.publish(staged, "x.txt", resumed_checksum=checksum)
+    assert not backbone.exists("x.txt")
+
+
 def test_only_what_is_staged_can_be_removed(backbone: Backbone, stage: Stage) -> None:
     backbone.publish(stage("x.txt", b"x"), "x.txt")
     with pytest.raises(StageError, match="only what is staged"):
@@ -94,14 +104,27 @@ def test_only_what_is_staged_can_be_removed(backbone: Backbone, stage: Stage) ->
     assert backbone.exists("x.txt")
 
 
-def test_a_staging_folder_is_listed_and_removed_whole(backbone: Backbone, stage: Stage) -> None:
+def test_what_is_staged_is_listed_by_attempt_and_removed_whole(backbone: Backbone, stage: Stage) -> None:
     root = backbone.staging_url("u/run", "cafe")
     assert backbone.staged_names(root) == []
+    assert backbone.names_staged_by(f"{root}/0.1") == []
     stage("x.txt", b"x")
-    assert backbone.staged_names(root) == ["0.1"]
-    backbone.remove_staged(f"{root}/0.1")
-    backbone.remove_staged(f"{root}/0.1")
+    assert backbone.staged_names(root) == ["0.1-x.txt"]
+    assert backbone.names_staged_by(f"{root}/0.1") == ["x.txt"]
+    assert backbone.names_staged_by(f"{root}/0") == []
+    backbone.remove_staged(root)
+    backbone.remove_staged(root)
     assert backbone.staged_names(root) == []
+
+
+def test_many_things_are_done_in_order_however_long_each_takes(backbone: Backbone) -> None:
+    def slow(number: int) -> int:
+        time.sleep(0.03 - number * 0.001)
+        return -number
+
+    assert backbone.each(slow, range(24)) == [-n for n in range(24)]
+    assert backbone.each(abs, [-1, -2]) == [1, 2]
+    assert backbone.each(abs, []) == []
 
 
 @pytest.mark.parametrize("path", ["../x", "a/../../x", "/etc/x", "", "s3://elsewhere/x"])
@@ -171,7 +194,7 @@ def test_without_hard_links_publishing_moves_and_still_never_overwrites(
         backbone.publish(str(folder / "y"), "run/x")
     assert (tmp_path / "run" / "x").read_text() == "x"
     backbone.withdraw(str(folder / "x"), "run/x", checksum=checksum)
-    assert (folder / "x").read_text() == "x"
+    assert (folder / "x.withdrawn").read_text() == "x"
     assert not (tmp_path / "run" / "x").exists()
 
 

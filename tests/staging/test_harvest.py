@@ -1,5 +1,6 @@
 """Harvest into a real registry: all of a job or nothing, as often as it takes."""
 
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
@@ -14,9 +15,9 @@ from loadmaster_registry.errors import RegistryError
 from loadmaster_registry.records import DatasetType
 from loadmaster_registry.store import Registry
 from loadmaster_staging.backbone import Backbone
-from loadmaster_staging.checksum import measure
+from loadmaster_staging.checksum import Measured, measure
 from loadmaster_staging.harvest import Harvested, Reported, harvest, open_run
-from loadmaster_staging.location import remote
+from loadmaster_staging.location import remote, staged
 from loadmaster_staging.manifest import (
     InputFile,
     Manifest,
@@ -28,9 +29,12 @@ from loadmaster_staging.manifest import (
     Staging,
     outcome_of,
 )
+from loadmaster_staging.stage import staged_signature
 
 RUN = "u/run"
 RAW = str(uuid4())
+CLASSES = {"a": "Text", "b": "Text", "notes": "TaskMetadata"}
+SUFFIXES = {"a": "", "b": "", "notes": ".json"}
 
 
 @dataclass
@@ -42,14 +46,12 @@ class Yard:
     types: dict[str, DatasetType]
     recorded: list[Harvested] = field(default_factory=list)
 
-    def job(self, number: int, *, without: Sequence[str] = (), ids: dict[str, str] | None = None) -> Reported:
-        """Return a job that made `a` and `b` of one detector, staged and reported."""
-        url = f"{self.backbone.staging_url(RUN, 't')}/{number}.1"
+    def job(self, number: int, *, without: Sequence[str] = (), types: Sequence[str] = ("a", "b")) -> Reported:
+        """Return a job that made outputs of one detector, `a` and `b` at first, staged and reported."""
+        url = f"{self.backbone.staging_url(RUN, 't')}/000000/{number}.1"
         files = [
-            OutputFile(
-                name, (ids or {}).get(name, str(uuid4())), name, data_id(number), f"{RUN}/{name}/{number}"
-            )
-            for name in ("a", "b")
+            OutputFile(name, str(uuid4()), name, data_id(number), f"{RUN}/{name}/{number}{SUFFIXES[name]}")
+            for name in types
         ]
         spec = QuantumSpec(
             id=str(uuid4()),
@@ -85,11 +87,13 @@ class Yard:
 
     def _stage(self, url: str, file: OutputFile) -> StagedFile:
         name = file.dataset_type
-        fs, folder = remote(url)
-        fs.makedirs(folder, exist_ok=True)
-        fs.pipe_file(f"{folder}/{name}", f"{name} of {file.data_id['detector']}".encode())
-        found = measure(f"{url}/{name}")
-        return StagedFile(file.dataset_id, name, found.size_bytes, found.checksum)
+        place = staged(url, name)
+        fs, path = remote(place)
+        fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+        fs.pipe_file(path, f"{name} of {file.data_id['detector']}".encode())
+        found = measure(place)
+        signature = staged_signature(place)
+        return StagedFile(file.dataset_id, name, found.size_bytes, found.checksum, signature=signature)
 
     def harvest(self, *jobs: Reported) -> list[Harvested]:
         return harvest(jobs, self.registry, self.backbone, self.types, self.recorded.extend)
@@ -128,7 +132,7 @@ def make_yard(folder: Path, backbone: Backbone) -> Yard:
         t.insert_records("instrument", pl.DataFrame({"instrument": ["I"]}))
         t.insert_records("detector", detectors.with_columns(full_name=pl.col("detector").cast(pl.String)))
     group = registry.universe.group(("instrument", "detector"))
-    types = {name: DatasetType(name, group, "Text") for name in ("a", "b")}
+    types = {name: DatasetType(name, group, storage_class) for name, storage_class in CLASSES.items()}
     open_run(registry, RUN, types.values())
     open_run(registry, RUN, types.values())
     return Yard(registry, backbone, types)
@@ -156,6 +160,113 @@ def test_what_exists_of_a_partial_job_comes_home(yard: Yard) -> None:
     assert yard.registered("b") == {1: "b of 1"}
     assert yard.registered("a") == {}
     assert set(yard.registry.quanta(RUN)["status"]) == {"partial"}
+
+
+def test_small_outputs_of_many_jobs_go_into_one_file(yard: Yard) -> None:
+    jobs = [yard.job(number, types=("a", "notes")) for number in range(5)]
+    ends = yard.harvest(*jobs)
+    assert yard.registered("notes") == {number: f"notes of {number}" for number in range(5)}
+    files = yard.registry.files(yard.registry.datasets("notes", [RUN])["dataset"])
+    shards = {url.partition("#")[0] for url in files["url"]}
+    assert len(shards) == 1
+    assert shards.pop().startswith(f"{RUN}/.shards/")
+    packed = {path for end in ends for path in end.packed.values()}
+    assert packed == set(files["url"])
+    assert all(yard.backbone.exists(path) for path in packed)
+    assert not yard.backbone.exists(jobs[0].manifest.quanta[0].outputs[1].path)
+    assert yard.backbone.staged_names(yard.backbone.staging_url(RUN, "t")) == []
+
+
+def test_who_comes_late_finds_small_outputs_where_the_first_packed_them(yard: Yard) -> None:
+    job = yard.job(1, types=("a", "notes"))
+    (first,) = yard.harvest(job)
+    (late,) = yard.harvest(job)  # the report in memory still, all that was staged gone
+    (again,) = yard.harvest(replace(job, is_resumed=True))
+    assert (late.outcome, again.outcome) == ("done", "done")
+    assert first.packed == late.packed == again.packed
+    assert yard.registered("a") == {1: "a of 1"}
+    assert yard.registered("notes") == {1: "notes of 1"}
+
+
+def test_a_small_output_that_is_gone_keeps_all_of_the_job_out(yard: Yard) -> None:
+    job = yard.job(1, types=("a", "notes"))
+    yard.backbone.remove_staged(staged(job.manifest.staging_url, "notes"))
+    (end,) = yard.harvest(job)
+    assert (end.outcome, end.refusal) == ("failed", "checksum_mismatch")
+    assert "gone" in end.message
+    assert yard.is_visible(job) == []
+    assert yard.registered("notes") == {}
+
+
+def with_parts(yard: Yard, job: Reported, *, staged_parts: Sequence[str]) -> Reported:
+    """Give the job's first output two more formats, of which some are staged."""
+    (spec,), (quantum,) = job.manifest.quanta, job.report.quanta
+    whole = spec.outputs[0]
+    whole = replace(whole, parts={"preview": f"{whole.path}.png", "table": f"{whole.path}.parq"})
+    more = [
+        replace(yard._stage(job.manifest.staging_url, replace(whole, dataset_type=part)), part=part)
+        for part in staged_parts
+    ]
+    spec = replace(spec, outputs=(whole, *spec.outputs[1:]))
+    quantum = replace(quantum, outputs=(*quantum.outputs, *more))
+    manifest, report = (
+        replace(job.manifest, quanta=(spec,)),
+        replace(job.report, quanta=(quantum,)),
+    )
+    return Reported(manifest, report)
+
+
+def test_a_dataset_in_several_formats_comes_home_with_all_of_them(yard: Yard) -> None:
+    job = with_parts(yard, yard.job(1), staged_parts=["preview", "table"])
+    (end,) = yard.harvest(job)
+    assert end.outcome == "done"
+    assert yard.registered("a") == {1: "a of 1"}
+    with yard.registry.snapshot() as now:
+        parts = now.parts(yard.registry.datasets("a", [RUN])["dataset"]).sort("name")
+    assert parts["name"].to_list() == ["preview", "table"]
+    assert [yard.content(row) for row in parts.to_dicts()] == ["preview of 1", "table of 1"]
+    assert yard.backbone.staged_names(yard.backbone.staging_url(RUN, "t")) == []
+
+
+@pytest.mark.parametrize("there", [["preview"], [], ["preview", "table", "other"]])
+def test_a_dataset_of_which_a_format_is_missing_keeps_all_of_the_job_out(
+    yard: Yard, there: Sequence[str]
+) -> None:
+    job = with_parts(yard, yard.job(1), staged_parts=there)
+    (end,) = yard.harvest(job)
+    assert (end.outcome, end.refusal) == ("failed", "checksum_mismatch")
+    assert "whole or not at all" in end.message
+    assert yard.is_visible(job) == []
+    assert yard.registered("a") == {}
+
+
+def test_a_format_whose_name_is_taken_keeps_all_of_the_dataset_out(yard: Yard) -> None:
+    job = with_parts(yard, yard.job(1), staged_parts=["preview", "table"])
+    fs, path = remote(yard.backbone.url(job.manifest.quanta[0].outputs[0].parts["table"]))
+    fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+    fs.pipe_file(path, b"mine")
+    (end,) = yard.harvest(job)
+    assert (end.outcome, end.refusal) == ("failed", "output_exists")
+    assert yard.is_visible(job) == []
+    assert fs.cat_file(path) == b"mine"
+
+
+def test_bytes_are_read_again_only_where_the_staged_file_was_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    yard = make_yard(tmp_path, Backbone(str(tmp_path / "files")))
+    read: list[str] = []
+
+    def counted(url: str, algorithm: str) -> Measured:
+        read.append(url)
+        return measure(url, algorithm)
+
+    monkeypatch.setattr("loadmaster_staging.harvest.measure", counted)
+    jobs = [yard.job(number) for number in range(3)]
+    touched = staged(jobs[1].manifest.staging_url, "b")
+    os.utime(touched)
+    assert {end.outcome for end in yard.harvest(*jobs)} == {"done"}
+    assert read == [touched]
 
 
 def test_nothing_of_a_failed_job_comes_home(yard: Yard) -> None:
@@ -196,7 +307,7 @@ def test_another_dataset_with_the_same_data_id_keeps_all_of_the_job_out(yard: Ya
 @pytest.mark.parametrize("spoil", ["flipped", "truncated", "gone"])
 def test_a_file_that_is_not_what_the_job_reported_keeps_all_of_it_out(yard: Yard, spoil: str) -> None:
     job = yard.job(1)
-    fs, path = remote(f"{job.manifest.staging_url}/b")
+    fs, path = remote(staged(job.manifest.staging_url, "b"))
     if spoil == "gone":
         fs.rm(path)
     else:

@@ -1,0 +1,65 @@
+"""A backbone in an object store behind a bad line: a run ends well, or goes on when it is there again."""
+
+import os
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from proxy import IMPATIENT, Proxy
+from toy_run import REFUSED, command
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def env(proxy: Proxy) -> dict[str, str]:
+    """Return the environment of processes that reach the store through the proxy."""
+    return {"AWS_ENDPOINT_URL": proxy.url, "FSSPEC_S3": IMPATIENT}
+
+
+@pytest.fixture
+def run(tmp_path: Path, object_store: str) -> Path:
+    """Return the folder of a survey with a plan that nobody has begun to do."""
+    done = command("begin", tmp_path, f"{object_store}/{uuid4().hex}")
+    assert done.returncode == 0, done.stderr
+    return tmp_path
+
+
+def test_a_run_lives_through_cut_lines_lost_replies_errors_and_a_slow_store(
+    run: Path, proxy: Proxy, env: dict[str, str]
+) -> None:
+    harm = [
+        proxy.add("GET .*raw/1", cut_reply_after=200),  # inputs
+        proxy.add("GET .*raw/2", status=503, code="SlowDown"),
+        proxy.add("GET .*raw/3", bytes_per_s=2000),
+        proxy.add("PUT .*staging.*copied", cut_sent_after=0, times=1),  # outputs
+        proxy.add("PUT .*staging.*report", cut_reply_after=0, times=2),
+        proxy.add("GET .*report", cut_reply_after=0),
+        proxy.add("PUT .*u/me/run/copied", cut_reply_after=0),  # published, and the reply is lost
+        proxy.add("PUT .*u/me/run/copied", status=500),
+        proxy.add("PUT .*u/me/run/copied", status=409, code="ConditionalRequestConflict"),
+        proxy.add("DELETE .*staging", cut_reply_after=0),
+    ]
+    done = command("go", run, env=env)
+    assert done.returncode == 0, done.stderr
+    assert [fault.match for fault in harm if not fault.n_met] == []
+    checked = command("check", run)
+    assert checked.returncode == 0, checked.stderr
+
+
+def test_a_run_that_loses_its_store_says_so_and_the_same_command_ends_it(
+    run: Path, proxy: Proxy, env: dict[str, str]
+) -> None:
+    for lost in ("GET .*report", "PUT .*run/copied", "DELETE .*staging"):
+        fault = proxy.add(lost, status=500, times=-1)
+        broken = command("go", run, env=env)
+        assert fault.n_met, lost
+        assert broken.returncode == REFUSED, broken.stderr
+        assert "do: see that the storage" in broken.stderr
+        assert "Traceback" not in broken.stderr
+        assert os.environ["AWS_SECRET_ACCESS_KEY"] not in broken.stderr
+        fault.times = 0
+    again = command("go", run, env=env)
+    assert again.returncode == 0, again.stderr
+    checked = command("check", run)
+    assert checked.returncode == 0, checked.stderr
