@@ -34,6 +34,25 @@ class Pulled:
     bytes_new: int
     failures: tuple[Error, ...]
 
+    def facts(self) -> dict[str, int]:
+        """Return the numbers as plain values."""
+        n_failed = len(self.failures)
+        n_there = self.n_files - self.n_new - n_failed
+        return {
+            "n_files": self.n_files,
+            "n_new": self.n_new,
+            "bytes_new": self.bytes_new,
+            "n_there": n_there,
+            "n_failed": n_failed,
+        }
+
+    def table(self) -> Table:
+        """Return them as people see them."""
+        facts = self.facts()
+        row = (self.n_files, self.n_new, format_bytes(self.bytes_new), facts["n_there"], facts["n_failed"])
+        headings = ("files", "fetched", "bytes", "there already", "failed")
+        return Table(headings, (tuple(map(str, row)),), numeric=frozenset(headings))
+
 
 class SiteCache:
     """The cache of a site.

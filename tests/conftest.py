@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -76,7 +76,8 @@ def object_store() -> Iterator[str]:
     fs, path = url_to_fs(f"{bucket}/{uuid4().hex}")
     yield f"{bucket}/{path.rpartition('/')[2]}"
     fs.invalidate_cache()
-    fs.rm(path, recursive=True)
+    with suppress(FileNotFoundError):
+        fs.rm(path, recursive=True)
 
 
 # In continuous integration a test may be skipped for this reason only: the folder is not part of the project.

@@ -19,7 +19,7 @@ from loadmaster_staging.location import join
 from loadmaster_staging.manifest import Manifest, Report, Staging
 from loadmaster_staging.stage import clear_folder, read_report
 
-from .claim import claimed
+from .claim import Claim, claimed
 from .delivery import Deliverer
 from .endings import keep_logs, write_endings
 from .executor import Ended, Executor, RunPlace
@@ -91,28 +91,40 @@ def execute(
     StageError, RegistryError
         If storage or registry cannot be written at all.
     """
-    check_runnable(run.plan)
-    refuse_too_large(run.plan, staging, site)
-    staging = with_endpoints(staging, run.path)
-    staging_url = backbone.staging_url(run.run, run.token)
-    manifests = Manifests(run.plan, backbone, staging_url, staging, run.journal.made, site)
+    manifests = _manifests(run, backbone, staging, site)
     tell = progress or (lambda _: None)
     with run.lease():
         open_run(registry, run.run, manifests.dataset_types)
         with claimed(registry, run) as claim:
             deliverer = Deliverer(run.run, run.journal, registry, backbone, destinations)
             try:
-                controller = _Controller(run, executor, registry, backbone, manifests, deliverer, tell)
-                while controller.is_on or deliverer.is_on:
-                    controller.tick()
-                    deliverer.tick(is_alone=not controller.is_on)
-                    claim.renew()
-                backbone.remove_staged(staging_url)  # empty folders
+                _work(
+                    _Controller(run, executor, registry, backbone, manifests, deliverer, tell),
+                    deliverer,
+                    claim,
+                )
             finally:
                 deliverer.close()
                 _take_stock(run.journal, manifests, kept=executor.close())
                 tell(Progress(run.journal.counts()))
     return report(run)
+
+
+def _manifests(run: RunFolder, backbone: Backbone, staging: Staging, site: str) -> Manifests:
+    check_runnable(run.plan)
+    refuse_too_large(run.plan, staging, site)
+    staging = with_endpoints(staging, run.path)
+    staging_url = backbone.staging_url(run.run, run.token)
+    return Manifests(run.plan, backbone, staging_url, staging, run.journal.made, site)
+
+
+def _work(controller: "_Controller", deliverer: Deliverer, claim: Claim) -> None:
+    """Go on until there is nothing left to do."""
+    while controller.is_on or deliverer.is_on:
+        controller.tick()
+        deliverer.tick(is_alone=not controller.is_on)
+        claim.renew()
+    controller.tidy()
 
 
 def _take_stock(journal: Journal, manifests: Manifests, kept: set[str]) -> None:
@@ -189,6 +201,10 @@ class _Controller:
             self._told_at = time.monotonic()
             counts = map(int, self._schedule.counts())
             self._tell(Progress(dict(zip(STATE_NAMES, counts, strict=True))))
+
+    def tidy(self) -> None:
+        """Remove the empty folders of the staging area."""
+        self._backbone.remove_staged(self._manifests.staging_url)
 
     def _take_up(self) -> None:
         """Take over the attempts of an earlier life: still running, reported, or to be made again."""

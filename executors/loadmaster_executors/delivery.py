@@ -61,7 +61,7 @@ class Deliverer:
         """Begin what is due and write down what has ended; where there is nothing else to do, wait a little."""
         if self._pool is None or not self.is_on:
             return
-        now_s = time.time()
+        now_s = time.monotonic()
         due = [d for d in self._waiting if d.due_s <= now_s]
         self._waiting = [d for d in self._waiting if d.due_s > now_s]
         for delivery in due:
@@ -83,7 +83,7 @@ class Deliverer:
         if self._under_way:
             wait(self._under_way, timeout=1.0, return_when=FIRST_COMPLETED)
         else:
-            time.sleep(min(1.0, max(0.0, min(d.due_s for d in self._waiting) - time.time())))
+            time.sleep(min(1.0, max(0.0, min(d.due_s for d in self._waiting) - time.monotonic())))
 
     def _write_down(self, ended: Mapping[Delivery, Future[None]]) -> None:
         if not ended:
@@ -121,5 +121,5 @@ def _after_failure(delivery: Delivery, future: Future[None]) -> Delivery:
     error = future.exception()
     if isinstance(error, StageError):
         what, where, why, _ = error.args
-        return delivery.failed(f"{what}: {why} ({where})", time.time())
-    return delivery.failed(f"{type(error).__name__}: {error}", time.time())
+        return delivery.failed(f"{what}: {why} ({where})", time.monotonic())
+    return delivery.failed(f"{type(error).__name__}: {error}", time.monotonic())

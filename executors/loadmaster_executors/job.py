@@ -104,7 +104,8 @@ def _finished(manifest: Manifest, root: Path, kept: Sequence[int]) -> tuple[list
             message = f"{what}: {why} ({where}); do: {todo}"
             return [_not_run(spec, "stage_in_failed", message) for spec in manifest.quanta], "off"
         folder.furnish(staged)
-        cell.enter(make_sandbox(root, manifest.staging, software, staged))
+        commands = {spec.command for spec in manifest.quanta if spec.command is not None}
+        cell.enter(make_sandbox(root, manifest.staging, software, staged, commands))
         return run_quanta(manifest, folder, cell), cell.mode
 
 

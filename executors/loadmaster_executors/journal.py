@@ -219,14 +219,23 @@ class Journal:
 
     @contextmanager
     def batch(self) -> Iterator[None]:
-        """Write several things at once: all of them, or none."""
-        self._connection.execute("BEGIN IMMEDIATE")
+        """Write several things at once: all of them, or none.
+
+        Raises
+        ------
+        RunError
+            If the file cannot be written, as on a full disk.
+        """
         try:
+            self._connection.execute("BEGIN IMMEDIATE")
             yield
-        except BaseException:
-            self._connection.execute("ROLLBACK")
+            self._connection.execute("COMMIT")
+        except BaseException as error:
+            if self._connection.in_transaction:  # a full disk has ended it already
+                self._connection.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error):
+                raise _unwritable(self.path, error) from error
             raise
-        self._connection.execute("COMMIT")
 
     def facts(self) -> dict[str, str]:
         """Return what was said of the run when it was created."""
@@ -411,3 +420,12 @@ class Journal:
 def _row(value: Any) -> tuple[Any, ...]:
     """Return the fields of a dataclass, in order; `astuple` copies each of them, and takes ten times as long."""
     return tuple(getattr(value, field.name) for field in fields(value))
+
+
+def _unwritable(path: Path, error: sqlite3.Error) -> RunError:
+    return RunError(
+        what="the run's journal cannot be written",
+        where=str(path),
+        why=str(error),
+        todo="see that no other program holds the file, and that the disk has room; then give the same command again",
+    )

@@ -38,7 +38,7 @@ def run_quantum(spec: QuantumSpec, index: int, folder: JobFolder, log_descriptor
         Of the quantum's log, open for writing; it is closed.
     """
     log = folder.log(index)
-    started = time.time()
+    started = time.time(), time.monotonic()
     try:
         with _captured(log_descriptor), _working_in(folder.work(index), folder.temporary(index)) as work:
             _execute(spec, folder, work, log)
@@ -161,7 +161,7 @@ def _seed(id: UUID) -> None:
         numpy_random.seed(id.int & 0xFFFFFFFF)
 
 
-def _write_automatic(spec: QuantumSpec, folder: JobFolder, started: float, log: Path) -> None:
+def _write_automatic(spec: QuantumSpec, folder: JobFolder, started: tuple[float, float], log: Path) -> None:
     """Write what the framework itself writes for a task, where another task reads it."""
     content: dict[str, Callable[[], object]] = {
         "_metadata": lambda: _metadata(spec, started),
@@ -173,13 +173,13 @@ def _write_automatic(spec: QuantumSpec, folder: JobFolder, started: float, log: 
                 folder.outputs[file.dataset_id].write_text(json.dumps(content[connection.name]()))
 
 
-def _metadata(spec: QuantumSpec, started: float) -> dict[str, object]:
+def _metadata(spec: QuantumSpec, started: tuple[float, float]) -> dict[str, object]:
     return {
         "quantum": spec.id,
         "task": spec.task,
         "data_id": dict(spec.data_id),
-        "started_unix_s": started,
-        "wall_s": time.time() - started,
+        "started_unix_s": started[0],
+        "wall_s": time.monotonic() - started[1],
         "n_inputs": len(spec.inputs),
     }
 

@@ -56,12 +56,7 @@ def pull_command(
         else:
             files = _found(opened, what, collections, where, bind)
         pulled = cache.pull(files, _tell_progress)
-    facts = {"n_files": pulled.n_files, "n_new": pulled.n_new, "bytes_new": pulled.bytes_new}
-    n_there = pulled.n_files - pulled.n_new - len(pulled.failures)
-    rows = (str(pulled.n_files), str(pulled.n_new), format_bytes(pulled.bytes_new), str(n_there))
-    headings = ("files", "fetched", "bytes", "there already")
-    table = Table(headings, (rows,), numeric=frozenset(headings))
-    show(table, {**facts, "n_failed": len(pulled.failures)}, as_json)
+    show(pulled.table(), pulled.facts(), as_json)
     refuse_failures(pulled)
     return DONE
 

@@ -56,10 +56,8 @@ def load_pipeline(
 
     Raises
     ------
-    PipelineError
-        With file, line and column, the reason, and what to do.
-    ConfigError
-        If a formats file is wrong, or a format cannot hold what a task writes.
+    PipelineError, ConfigError
+        With file, line and column, the reason, and what to do; the second of what formats files say.
     """
     path, fragment = split_fragment(str(location))
     path = expand(path, str(location), GIVEN)

@@ -52,7 +52,7 @@ class Backbone:
     def __init__(self, root_url: str) -> None:
         path = local_path(root_url)
         self.root_url = root_url.rstrip("/") if "://" in root_url else str(Path(root_url).absolute())
-        self._store: _Store = ObjectStore(self.root_url, STAGING_FOLDER) if path is None else _FileStore()
+        self._store: _Store = ObjectStore(self.root_url) if path is None else _FileStore()
         self._shards: dict[tuple[str, str], Shards] = {}
 
     @property
@@ -296,9 +296,10 @@ class _FileStore:
         except FileNotFoundError:
             pass
         except OSError:
-            if not os.path.isdir(path):
+            if os.path.isdir(path):
+                shutil.rmtree(path)
+            elif os.path.lexists(path):  # where nothing can be written, what is not there is refused as well
                 raise
-            shutil.rmtree(path)
 
 
 def _path(url: str) -> str:

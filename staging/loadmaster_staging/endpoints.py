@@ -11,12 +11,12 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from .health import Health, after_failure
+from .health import LONGEST_PAUSE_S, Health, after_failure
 from .location import local_path
 from .locks import is_free, locked, open_shared
 
@@ -43,15 +43,16 @@ class Endpoints:
         self._first_pause_s = first_pause_s
 
     def health(self, endpoint: str) -> Health:
-        """Return how an endpoint is."""
-        return _read(self._file(endpoint, _HEALTH))
+        """Return how an endpoint is; a pause longer than any was begun before the clock was set back, and is over."""
+        found = _read(self._file(endpoint, _HEALTH))
+        return found if found.until - steady_s() <= 2 * LONGEST_PAUSE_S else replace(found, until=0.0)
 
     def failed(self, endpoint: str, why: str) -> Health:
         """Take note of a failure; return how the endpoint is then."""
         with locked(self._file(endpoint, ".lock")):
             known = self.health(endpoint)
             health = after_failure(
-                known, why, time.time(), first_pause_s=self._first_pause_s, jitter=random.random()
+                known, why, steady_s(), first_pause_s=self._first_pause_s, jitter=random.random()
             )
             _write(self._file(endpoint, _HEALTH), health)
         return health
@@ -85,6 +86,14 @@ class Endpoints:
 
     def _file(self, endpoint: str, kind: str) -> Path:
         return self._folder / f"{quote(endpoint, safe='')}{kind}"
+
+
+def steady_s() -> float:
+    """Return the seconds since 1970 by the clock as this process found it, counted on evenly, whoever sets it."""
+    return _FOUND_S + time.monotonic()
+
+
+_FOUND_S = time.time() - time.monotonic()
 
 
 def troubled(folder: Path) -> dict[str, Health]:

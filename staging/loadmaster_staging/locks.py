@@ -36,11 +36,13 @@ def make_shared(folder: Path) -> None:
     if folder.exists():
         return
     make_shared(folder.parent)
+    fresh = folder.with_name(f".{secrets.token_hex(8)}")
+    fresh.mkdir()
+    fresh.chmod(folder.parent.stat().st_mode & 0o7777)
     try:
-        folder.mkdir()
-    except FileExistsError:
-        return
-    folder.chmod(folder.parent.stat().st_mode & 0o7777)
+        fresh.rename(folder)  # so that nobody finds it before it is for all
+    except OSError:  # somebody else's is there
+        fresh.rmdir()
 
 
 @contextmanager

@@ -236,6 +236,7 @@ def manifest_from_json(text: str | bytes) -> Manifest:
         quanta = tuple(_quantum_spec(quantum) for quantum in body.pop("quanta"))
         staging = body.pop("staging")
         staging.update({name: tuple(staging[name]) for name in ("software", "hidden")})
+        staging["mirrors"] = tuple((prefix, tuple(places)) for prefix, places in staging["mirrors"])
         return Manifest(**body, staging=Staging(**staging), quanta=quanta)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise _unreadable("manifest", error) from error

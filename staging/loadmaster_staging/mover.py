@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from loadmaster_registry.errors import StageError
 
 from .checksum import Measured
-from .endpoints import Endpoints, endpoint_of
+from .endpoints import Endpoints, endpoint_of, steady_s
 from .health import Health
 from .location import local_path, remote
 from .shards import piece_of, read_piece
@@ -116,23 +116,23 @@ class Mover:
         OSError
             If the bytes cannot be written.
         """
-        transfer = Transfer.begin([(url, endpoint_of(url)) for url in urls], time.time(), self._patience_s)
+        transfer = Transfer.begin([(url, endpoint_of(url)) for url in urls], steady_s(), self._patience_s)
         tried = ""
         while True:
             health = {r.endpoint: self._endpoints.health(r.endpoint) for r in transfer.replicas}
-            step = next_step(transfer, health, time.time())
+            step = next_step(transfer, health, steady_s())
             if isinstance(step, GiveUp):
                 raise _not_had(urls[0], step)
             if isinstance(step, Wait):
                 log.info("waiting until=%.0f url=%s why=%s", step.until, urls[0], step.why)
-                time.sleep(max(0.0, step.until - time.time()))
+                time.sleep(max(0.0, step.until - steady_s()))
                 continue
             if tried and tried != step.url and not promised.checksum:
                 part.restart()  # nobody knows that the other replica has the same
             tried = step.url
             endpoint = transfer.endpoint_of(step.url)
             with self._endpoints.slot(endpoint):
-                if self._endpoints.health(endpoint).until > time.time():
+                if self._endpoints.health(endpoint).until > steady_s():
                     continue  # it was paused while this one waited for its turn
                 failed = _broken_off(step.url, promised, part)
                 if failed is None:
@@ -177,7 +177,7 @@ def _broken_off(url: str, promised: Measured, part: Part) -> Failed | None:
     offset = part.offset
     if fault in ("wrong", "final"):
         part.restart()
-    return Failed(url, fault, why, time.time(), offset, random.random())
+    return Failed(url, fault, why, steady_s(), offset, random.random())
 
 
 class _Source(Protocol):

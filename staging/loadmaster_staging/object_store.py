@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING
 from urllib.parse import quote
 
 from .checksum import algorithm_of, measure, pour
-from .location import as_os_errors, join, remote
+from .location import as_os_errors, remote
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -34,9 +34,8 @@ _Way = Callable[["AbstractFileSystem", str, str, str], None]
 class ObjectStore:
     """Files below `root_url`; all places are URLs. See `backbone._Store`."""
 
-    def __init__(self, root_url: str, scratch: str) -> None:
+    def __init__(self, root_url: str) -> None:
         self._root_url = root_url
-        self._scratch = scratch  # folder below the root for what is tried out
         self._way: _Way | None = None
 
     def create(self, staged: str, final: str, resumed_checksum: str) -> bool:
@@ -44,7 +43,7 @@ class ObjectStore:
         with as_os_errors():
             (fs, source), (_, target) = remote(staged), remote(final)
             try:
-                self._best_way(fs)(fs, source, target, self._mark(staged))
+                self._best_way(fs, source)(fs, source, target, self._mark(staged))
             except FileExistsError:
                 return _is_ours(fs, final, self._mark(staged), resumed_checksum)
             except FileNotFoundError:  # freed after it was published, or lost
@@ -113,38 +112,38 @@ class ObjectStore:
     def _mark(self, staged: str) -> str:
         return quote(staged.removeprefix(f"{self._root_url}/"))
 
-    def _best_way(self, fs: "AbstractFileSystem") -> _Way:
+    def _best_way(self, fs: "AbstractFileSystem", staged: str) -> _Way:
         if self._way is None:
             ways = (_copied_by_the_store, _written) if hasattr(fs, "call_s3") else (_written,)
-            self._way = next((way for way in ways if self._is_exclusive(fs, way)), _looked_and_copied)
+            folder = staged.rpartition("/")[0]  # so that whoever sweeps it takes along what is left of this
+            self._way = next((way for way in ways if _is_exclusive(fs, way, folder)), _looked_and_copied)
         return self._way
 
-    def _is_exclusive(self, fs: "AbstractFileSystem", way: _Way) -> bool:
-        """Whether the store refuses a name that is taken, if it is asked in this way; many stores just overwrite."""
-        _, folder = remote(join(self._root_url, self._scratch, f"probe.{secrets.token_hex(8)}"))
-        source, target = f"{folder}/a", f"{folder}/b"
-        try:
-            fs.makedirs(folder, exist_ok=True)
-            fs.pipe_file(source, b"probe")
-        except FileNotFoundError as error:  # of the whole bucket: not to be taken for a file's
-            raise OSError(errno.ENXIO, str(error)) from error
-        try:
-            way(fs, source, target, "probe")
-            way(fs, source, target, "probe")
-        except FileExistsError:
-            return True
-        except (NotImplementedError, TypeError, ValueError):
-            return False
-        except OSError as error:
-            if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.EINVAL):
-                raise
-            return False
-        else:
-            return False
-        finally:
-            for path in (source, target):
-                with suppress(FileNotFoundError):
-                    fs.rm_file(path)
+
+def _is_exclusive(fs: "AbstractFileSystem", way: _Way, folder: str) -> bool:
+    """Whether the store refuses a name that is taken, if it is asked in this way; many stores just overwrite."""
+    source, target = (f"{folder}/probe.{secrets.token_hex(8)}-{end}" for end in "ab")
+    try:
+        fs.pipe_file(source, b"probe")
+    except FileNotFoundError as error:  # of the whole bucket: not to be taken for a file's
+        raise OSError(errno.ENXIO, str(error)) from error
+    try:
+        way(fs, source, target, "probe")
+        way(fs, source, target, "probe")
+    except FileExistsError:
+        return True
+    except (NotImplementedError, TypeError, ValueError):
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.EINVAL):
+            raise
+        return False
+    else:
+        return False
+    finally:
+        for path in (source, target):
+            with suppress(FileNotFoundError):
+                fs.rm_file(path)
 
 
 def _copied_by_the_store(fs: "AbstractFileSystem", source: str, target: str, mark: str) -> None:

@@ -4,14 +4,14 @@ Light: the job runner imports this.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import kernel
 from .manifest import SandboxMode, Staging
 from .seccomp import Listener, is_known_machine, refuse_sockets, tell_of_calls
-from .software import CHANGE, OWN, READ, USE, Software, opened, software
+from .software import CHANGE, OWN, READ, USE, Software, opened, program_rights, software
 from .watch import Attempt, Watch, granted
 
 _HOME_FOLDERS = {
@@ -92,18 +92,24 @@ class Sandbox:
 TEMPORARY = "tmp"  # folder of a job's folder
 
 
-def make_sandbox(root: Path, staging: Staging, software: Software, inputs: Mapping[str, Path]) -> Sandbox:
+def make_sandbox(
+    root: Path, staging: Staging, software: Software, inputs: Mapping[str, Path], commands: Iterable[str]
+) -> Sandbox:
     """Return the sandbox of a job whose folder `root` and the folders in it exist.
 
     Parameters
     ----------
     inputs : mapping
         Staged inputs; those that are symbolic links lead to places that may be read too.
+    commands : iterable of str
+        Of tasks that have one: what they name as their program is software.
     """
     folder = os.path.realpath(root)
     if staging.sandbox == "off":
         return Sandbox("off", folder, software, {})
     own = {f"{folder}/{name}": rights for name, rights in _OWN_FOLDERS.items()}
+    for command in commands:
+        own.update(program_rights(command))
     for path in inputs.values():
         if path.is_symlink():
             target = os.path.realpath(path)

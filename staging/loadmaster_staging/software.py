@@ -6,6 +6,8 @@ Light: the job runner imports this.
 import hashlib
 import os
 import platform
+import re
+import shlex
 import stat
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -30,6 +32,7 @@ _SYSTEM = (
 _SEARCHED = ("PATH", "LD_LIBRARY_PATH")  # lists of folders in the environment
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts")
 _ACCELERATORS = ("nvidia", "dri", "kfd")  # how names of devices begin that programs drive by ioctl
+_INTERPRETER = re.compile(r"(python|perl|ruby|julia|node|lua|tclsh|Rscript|bash|dash|ksh|sh|zsh)[\d.]*")
 _MODULES = (".py", ".pyc", ".so", ".zip", ".egg")
 
 
@@ -70,6 +73,24 @@ def software(added: tuple[str, ...], hidden: tuple[str, ...]) -> Software:
             rules.append(kernel.rule(descriptor, granted))
     folders = tuple(f"{path}/" for path, granted in rights.items() if granted == USE and path != "/proc")
     return Software(rights, tuple(rules), folders)
+
+
+@lru_cache(maxsize=64)
+def program_rights(command: str) -> Mapping[str, int]:
+    """Return the rights on what a command itself names: its program, or an interpreter's script with its modules."""
+    program, *words = shlex.split(command)
+    rights: dict[str, int] = {}
+    named = [program]
+    if _INTERPRETER.fullmatch(os.path.basename(program)):
+        script = next((word for word in words if not word.startswith("-")), "")
+        named.append(script)
+        if os.path.isfile(script):
+            folder = os.path.dirname(os.path.realpath(script))
+            _add(rights, folder, {folder}, modules_only=True)
+    for path in named:
+        if os.path.isabs(path) and os.path.isfile(path):
+            rights[os.path.realpath(path)] = kernel.READ_FILE | kernel.EXECUTE
+    return rights
 
 
 def opened(path: str) -> int | None:

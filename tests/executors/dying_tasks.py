@@ -1,12 +1,14 @@
 """A task in whose process something dies, once: the test's environment says where.
 
-``TOY_DEATH`` holds ``FUNCTION before|after job|worker MARKER``. Importing this module, as a worker does to get warm,
-wraps that function of the job runner; whoever makes the file MARKER is the one to die.
+``TOY_DEATH`` holds ``[MODULE:]FUNCTION before|after job|worker MARKER``. Importing this module, as a worker does to get
+warm, wraps that function (without a module: of the job runner); whoever makes the file MARKER is the one to die.
 """
 
 import os
 import signal
 from collections.abc import Callable
+from functools import reduce
+from importlib import import_module
 from typing import Any
 
 from loadmaster_executors import job
@@ -49,5 +51,8 @@ def dying(real: Callable[..., Any], when: str, victim: str, marker: str) -> Call
 
 
 if death := os.environ.get("TOY_DEATH"):
-    name, when, victim, marker = death.split(" ")
-    setattr(job, name, dying(getattr(job, name), when, victim, marker))
+    place, when, victim, marker = death.split(" ")
+    module, _, path = place.rpartition(":")
+    *owners, name = path.split(".")
+    owner = reduce(getattr, owners, import_module(module) if module else job)
+    setattr(owner, name, dying(getattr(owner, name), when, victim, marker))

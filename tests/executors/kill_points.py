@@ -22,7 +22,9 @@ from loadmaster_executors.local import LocalExecutor
 from loadmaster_executors.run import RunFolder
 from loadmaster_planner.plan import Plan
 from loadmaster_registry.store import Registry
+from loadmaster_staging import fsck, harvest
 from loadmaster_staging.backbone import Backbone
+from loadmaster_staging.shards import Shards
 from toy_survey import RUN, Survey
 
 # What the controller does that outlives it; the number says at which call to kill.
@@ -32,15 +34,21 @@ POINTS: dict[str, tuple[Any, str, int]] = {
     "the run is registered": (controller, "open_run", 1),
     "workers are made sure to be gone": (LocalExecutor, "prepare", 1),
     "jobs are given to workers": (LocalExecutor, "submit", 1),
+    "a report is read": (controller, "read_report", 1),
+    "what is staged is compared with the report": (harvest, "staged_signature", 1),
     "an output is published": (Backbone, "publish", 1),
     "a later job's output is published": (Backbone, "publish", 3),
     "small outputs are packed": (Backbone, "pack", 1),
     "what the run needs is leased": (Registry, "transaction", 2),
+    "rows are entered": (harvest, "_insert", 1),
     "a transaction of the registry ends": (Registry, "transaction", 3),
     "a later transaction of the registry ends": (Registry, "transaction", 4),
     "the lease is given back": (Registry, "transaction", 5),
     "logs are kept": (controller, "keep_logs", 1),
+    "logs are appended to a shard": (Shards, "append", 1),
+    "the ends of jobs are written down": (controller, "write_endings", 1),
     "what is staged is removed": (Backbone, "remove_staged", 1),
+    "more of what is staged is removed": (Backbone, "remove_staged", 2),
     "workers are told to go": (LocalExecutor, "close", 1),
     "the journal is written 1": (Journal, "batch", 1),
     "the journal is written 2": (Journal, "batch", 2),
@@ -50,9 +58,15 @@ POINTS: dict[str, tuple[Any, str, int]] = {
     "the journal is written 6": (Journal, "batch", 6),
 }
 
-# Functions of the job runner, and who dies there.
+# Functions that the job runner calls, where it finds them, and who dies there.
 JOB_POINTS = {
     "job: inputs come": "stage_in",
+    "job: an input is linked": "loadmaster_staging.links:Links.link",
+    "job: an input is hashed": "loadmaster_staging.inputs:measure",
+    "job: an output is hashed": "loadmaster_staging.stage:measure",
+    "job: an output is moved": "loadmaster_staging.stage:_send",
+    "job: a log is sent": "send_log",
+    "job: the report is written aside": "pathlib:Path.write_bytes",
     "job: quanta run": "run_quanta",
     "job: outputs go": "stage_out",
     "job: the report is written": "write_report",
@@ -122,7 +136,8 @@ tasks:
     command: sh -c 'echo gathering; exec sort -o "$@"' - {outputs.all.path} {inputs.copied.path}
     inputs:
       copied: {dataset_type: copied, storage_class: Text, dimensions: [instrument, detector], multiple: true}
-      about: {dataset_type: copy_metadata, storage_class: TaskMetadata, dimensions: [instrument, detector], multiple: true}
+      about:
+        {dataset_type: copy_metadata, storage_class: TaskMetadata, dimensions: [instrument, detector], multiple: true}
     outputs:
       all: {dataset_type: all, storage_class: Text, dimensions: [instrument]}
 """
@@ -165,6 +180,9 @@ def check(folder: Path) -> None:
     assert run.journal.counts()["done"] == n_jobs, "journal"
     assert not run.is_attended, "attended"
     assert not (folder / "run" / "scratch").exists(), "scratch"
+    found = fsck.check(survey.registry, survey.backbone, deep=True, grace_s=0.0)
+    assert found.problems.is_empty(), f"fsck: {found.problems}"
+    assert found.n_read == found.n_files >= 2 + n_jobs, "fsck read too few"
 
 
 def forked(act: Callable[..., object], *args: object) -> int:

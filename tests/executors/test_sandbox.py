@@ -357,6 +357,22 @@ def test_the_report_says_what_a_kernel_could_do(
     assert done.stdout.split() == [mode, status]
 
 
+def test_the_program_that_a_command_names_is_software_and_its_arguments_are_not(box: Box) -> None:
+    scripts = box.folder / "scripts"
+    scripts.mkdir()
+    (scripts / "helper.py").write_text("WORD = 'helped'")
+    (scripts / "table.txt").write_text(HUSH)
+    (scripts / "run.py").write_text("import helper, sys; open(sys.argv[1], 'w').write(helper.WORD)")
+    spec = quantum("", outputs=[output("a")])
+    run_script = replace(spec, command=f"{sys.executable} -B {scripts}/run.py {{outputs.a.path}}")
+    manifest = box.manifest(run_script)
+    report = run(box.executor, manifest)
+    assert statuses(report) == ["succeeded"], report.quanta[0]
+    assert staged(manifest) == {"a.txt": "helped"}
+    copy = replace(spec, command=f"cp {scripts}/table.txt {{outputs.a.path}}")
+    assert statuses(run(box.executor, box.manifest(copy))) == ["undeclared_read"]
+
+
 @pytest.mark.parametrize("kind", ["library", "own"])
 def test_data_beside_the_software_stays_closed(tmp_path: Path, kind: str) -> None:
     (tmp_path / "package").mkdir()

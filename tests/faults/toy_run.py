@@ -53,7 +53,7 @@ def check(folder: Path) -> None:
     assert survey.contents("copied") == {detector: str(detector) for detector in DETECTORS}
     assert survey.contents("all") == {-1: "".join(f"{detector}\n" for detector in DETECTORS)}
     assert survey.registry.quanta(RUN).height == n_jobs
-    assert survey.staged() == []
+    assert survey.staged() == [], survey.staged()
     assert run.journal.counts()["done"] == n_jobs
     found = fsck.check(survey.registry, survey.backbone, deep=True, grace_s=0.0)
     assert found.problems.is_empty(), found.problems

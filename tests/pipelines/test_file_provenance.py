@@ -1,10 +1,13 @@
 """A file alone says which dataset it is, what made it, and from what; Rubin's readers find the keys."""
 
+import base64
+import io
 import json
 import os
 import subprocess
 import warnings
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
@@ -20,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loadmaster_pipelines import storage
 from loadmaster_pipelines.file_provenance import MAX_INPUTS, FileProvenance, InputProvenance
-from loadmaster_pipelines.formats import Recipe
+from loadmaster_pipelines.formats import Recipe, arrow_schema
 
 ROOT = Path(__file__).parents[2]
 PEER = Path(os.environ.get("LOADMASTER_PEER", ROOT / ".venv-peer" / "bin" / "python"))
@@ -82,6 +85,7 @@ def written(name: str, folder: Path, told: FileProvenance | None) -> Path:
     return folder / name
 
 
+@settings(max_examples=40)
 @given(told)
 def test_keys_say_all_of_it(told: FileProvenance) -> None:
     for separator in (" ", "."):
@@ -178,6 +182,43 @@ def test_a_parquet_table_keeps_units_descriptions_and_metadata(tmp_path: Path) -
     storage.write(sent, "ArrowAstropy", tmp_path / "a.parq", recipe=Recipe(provenance=provenance()))
     got = storage.read("ArrowAstropy", tmp_path / "a.parq")
     assert (got["flux"].unit, got["flux"].description, got.meta) == (u.Jy, "of the whole", {"seeing": 0.7})
+
+
+def test_frames_of_every_type_come_back_beside_the_keys(tmp_path: Path) -> None:
+    day = datetime(2026, 11, 24, tzinfo=UTC)
+    frame = pl.DataFrame(
+        {
+            "enum": pl.Series(["a", "b"], dtype=pl.Enum(["a", "b"])),
+            "category": pl.Series(["x", None], dtype=pl.Categorical),
+            "time": pl.Series([day, None]),
+            "span": pl.Series([timedelta(seconds=1), None]),
+            "list": [[1, 2], []],
+            "struct": [{"a": 1, "b": "x"}, {"a": 2, "b": None}],
+            "array": pl.Series([[1.0, 2.0], [3.0, 4.0]], dtype=pl.Array(pl.Float32, 2)),
+            "small": pl.Series([1, 2], dtype=pl.UInt8),
+            "bytes": [b"\x00", b""],
+        }
+    )
+    storage.write(frame, "DataFrame", tmp_path / "a.parq", recipe=Recipe(provenance=provenance()))
+    got = storage.read("DataFrame", tmp_path / "a.parq")
+    assert got.equals(frame)
+    assert got.schema == frame.schema
+
+
+@given(st.dictionaries(st.text(min_size=1), st.text(), min_size=1, max_size=5))
+def test_the_schema_with_metadata_is_one_that_arrow_reads(metadata: dict[str, str]) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    written = io.BytesIO()
+    FRAME.write_parquet(written)
+    written.seek(0)
+    schema = pl.read_parquet_metadata(written)[arrow_schema.KEY]
+
+    def read(text: str) -> Any:
+        return arrow.ipc.read_schema(arrow.py_buffer(base64.b64decode(text)))
+
+    found = read(arrow_schema.with_metadata(schema, metadata))
+    assert {k.decode(): v.decode() for k, v in found.metadata.items()} == metadata
+    assert found.remove_metadata() == read(schema)
 
 
 ASK_RUBIN = """

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from loadmaster_pipelines.loader import load_pipeline
 from loadmaster_pipelines.pipeline import Pipeline, TaskNode
-from loadmaster_pipelines.show import to_yaml
+from loadmaster_pipelines.show import as_yaml
 from loadmaster_registry.errors import PipelineError
 from loadmaster_registry.universe import load_universe
 
@@ -30,7 +30,7 @@ def load(folder: Path, said: str, refined: str = "") -> TaskNode:
         )
     pipeline = load_pipeline(path, universe=load_universe())
     assert Pipeline.from_json(pipeline.to_json()).tasks["fetch"] == pipeline.tasks["fetch"]
-    assert ("network: true" in to_yaml(pipeline)) == pipeline.tasks["fetch"].network
+    assert ("network: true" in as_yaml(pipeline)) == pipeline.tasks["fetch"].network
     return pipeline.tasks["fetch"]
 
 

@@ -227,7 +227,7 @@ def test_many_inputs_come_at_once_but_no_more_than_the_endpoint_may_serve(tmp_pa
         files = [web.file(f"{i}.fits", f"{i}".encode()) for i in range(12)]
         paths = stage_in(files, tmp_path / "job" / "in", Staging(streams=3))
         assert bytes_of(paths) == {f.dataset_id: f"{i}".encode() for i, f in enumerate(files)}
-        assert web.most_at_once == 3
+        assert 1 < web.most_at_once <= 3
 
 
 def test_large_files_are_the_same_bytes_whatever_way_they_come(tmp_path: Path) -> None:
