@@ -14,6 +14,7 @@ demo: $(INSTALLED)
 
 test: lint
 	tests/services/astromatic-up
+	tests/services/xfs-up
 	PYTHON=$(PYTHON) tests/services/peer-up
 	eval "$$(PYTHON=$(PYTHON) tests/services/s3-up)"; trap 'exit 130' INT TERM; trap tests/services/s3-down EXIT; \
 	  $(BIN)/pytest -n 2 --dist loadscope

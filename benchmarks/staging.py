@@ -1,10 +1,13 @@
 """How quickly inputs come to a job: beside `cp`, `rsync` and a plain fsspec loop on the same files in the same run.
 
-    python benchmarks/staging.py [--large-mib MIB] [--small N] [--repeat N] [--folder DIR]
+    python benchmarks/staging.py [--large-mib MIB] [--small N] [--repeat N] [--folder DIR] [--s3 URL] [--streams N]
 
 Large files are copied with checksums verified on the way; small ones come through links, read through to verify
-them (and once more taken on trust). Each way is the best of several turns, taken in turn, since other work on the
-machine slows all alike. Sources are in the page cache. The last line is JSON.
+them (and once more taken on trust). With --s3 the small ones come from an object store and nothing else is measured:
+`eval "$(tests/services/s3-up)"` starts one, whose URL is then in LOADMASTER_TEST_S3.
+
+Each way is the best of several turns, taken in turn, since other work on the machine slows all alike. Sources are
+in the page cache. The last line is JSON.
 """
 
 import argparse
@@ -15,8 +18,9 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from uuid import uuid4
 
 import fsspec
 from loadmaster_staging.checksum import measure
@@ -50,7 +54,12 @@ def main() -> None:
     parser.add_argument("--small", type=int, default=10_000, help="how many small files")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where files are made  [default: a temporary folder]")
+    parser.add_argument("--s3", metavar="URL", help="folder of an object store for small files")
+    parser.add_argument("--streams", type=int, default=Staging().streams, help="requests at once")
     asked = parser.parse_args()
+    if asked.s3:
+        print(json.dumps({"s3": measured_s3(asked)}))
+        return
     with tempfile.TemporaryDirectory(prefix="loadmaster-staging-", dir=asked.folder) as name:
         folder = Path(name)
         large = measured_large(folder, asked.large_mib << 20, asked.repeat)
@@ -89,6 +98,31 @@ def measured_small(folder: Path, n_files: int, repeat: int) -> dict[str, float]:
     return show(f"{n_files} files of {SMALL_BYTES} bytes", "files/s", n_files, best)
 
 
+def measured_s3(asked: argparse.Namespace) -> dict[str, float]:
+    """Bring many small files from an object store in each way; return files a second, and ours beside a plain loop."""
+    root_url = f"{asked.s3.rstrip('/')}/benchmark-{uuid4().hex}"
+    fs, root = fsspec.core.url_to_fs(root_url)
+    with tempfile.TemporaryDirectory(prefix="loadmaster-staging-", dir=asked.folder) as name:
+        folder = Path(name)
+        made = made_files(folder / "small", asked.small, SMALL_BYTES)
+        try:
+            fs.put([file.url for file in made], [f"{root}/{Path(file.url).name}" for file in made])
+            files = [replace(file, url=f"{root_url}/{Path(file.url).name}") for file in made]
+            staging = Staging(streams=asked.streams)
+            ways = [
+                Way("loadmaster, sha256", lambda to: staged(files, to, staging)),
+                Way("fsspec loop", lambda to: remote_loop(fs, files, to)),
+                Way("fsspec get(list)", lambda to: remote_list(fs, files, to)),
+            ]
+            best = best_of(ways, folder, asked.repeat)
+        finally:
+            fs.rm(root, recursive=True)
+    title = f"{asked.small} objects of {SMALL_BYTES} bytes"
+    shown = show(title, "files/s", asked.small, best)
+    of_loop = best["fsspec loop"].wall_s / best["loadmaster, sha256"].wall_s
+    return {**shown, "of_loop": round(of_loop, 2)}
+
+
 def made_files(folder: Path, n_files: int, size_bytes: int) -> list[InputFile]:
     """Write files of random bytes and return them as the inputs of a job."""
     folder.mkdir()
@@ -119,6 +153,19 @@ def fsspec_loop(files: Sequence[InputFile], to: Path) -> None:
             open(to / Path(file.url).name, "wb") as target,
         ):
             shutil.copyfileobj(source, target)
+
+
+def remote_loop(fs: fsspec.AbstractFileSystem, files: Sequence[InputFile], to: Path) -> None:
+    """Get object by object, as one would write it down first."""
+    to.mkdir()
+    for file in files:
+        fs.get_file(file.url, str(to / Path(file.url).name))
+
+
+def remote_list(fs: fsspec.AbstractFileSystem, files: Sequence[InputFile], to: Path) -> None:
+    """Get all objects by one call of fsspec, which asks for many at once and verifies nothing."""
+    to.mkdir()
+    fs.get([file.url for file in files], [str(to / Path(file.url).name) for file in files])
 
 
 def program(*words: str | Path) -> None:

@@ -56,6 +56,7 @@ def _file_facts(backbone: Backbone, type: DatasetType, row: Mapping[str, Any]) -
         "url": None if row["url"] is None else backbone.url(row["url"]),
         "size_bytes": row["size_bytes"],
         "checksum": row["checksum"],
+        "content": row["content"] or row["checksum"],
         "created": row["created"],
     }
 
@@ -95,6 +96,7 @@ def _lines(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "file", facts["url"] or "none"
     yield "size", "" if size is None else f"{format_bytes(size)} ({size} bytes)"
     yield "checksum", facts["checksum"] or ""
+    yield "content", facts["content"] or ""
     yield "registered", facts["created"] or ""
     for kind, name in (("parts", "name"), ("copies", "destination")):
         for place in facts[kind]:

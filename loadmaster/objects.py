@@ -81,8 +81,11 @@ class Objects:
                 made = stage_out(order.written(obj, Path(folder), type_), staging)
             files = {file.part: file for file in made}
             self._register(order, staging, files)
-        finally:
-            self._remove_staged(staging)
+        except BaseException:
+            with suppress(StageError):  # what is told is why it failed
+                self._remove_staged(staging)
+            raise
+        self._remove_staged(staging)
         own = files[""]
         return DatasetRef(
             order.id,
@@ -165,6 +168,7 @@ class Objects:
             "url": order.paths[""],
             "size_bytes": own.size_bytes,
             "checksum": own.checksum,
+            "content": own.content or None,
         }
         others = [
             {
@@ -173,6 +177,7 @@ class Objects:
                 "url": order.paths[part],
                 "size_bytes": file.size_bytes,
                 "checksum": file.checksum,
+                "content": file.content or None,
             }
             for part, file in files.items()
             if part
@@ -232,10 +237,10 @@ class _Order:
         told = FileProvenance(str(self.id), self.run, self.dataset_type.name, self.values)
         files = []
         for part, path in self.paths.items():
-            file = WrittenFile(str(self.id), folder / path.rsplit("/", 1)[-1], part)
+            place = folder / path.rsplit("/", 1)[-1]
             recipe = Recipe(self.formats[part].options, told)
-            storage.write(obj, self.dataset_type.storage_class, file.path, type_=type_, recipe=recipe)
-            files.append(file)
+            content = storage.write(obj, self.dataset_type.storage_class, place, type_=type_, recipe=recipe)
+            files.append(WrittenFile(str(self.id), place, part, content))
         return files
 
 

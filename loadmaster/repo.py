@@ -19,21 +19,22 @@ from loadmaster_planner.plain import clustering_to_json
 from loadmaster_planner.planner import make_plan
 from loadmaster_planner.request import Request
 from loadmaster_registry import queries
-from loadmaster_registry.errors import NotFound, RegistryError, did_you_mean
+from loadmaster_registry.errors import NotFound, did_you_mean
 from loadmaster_registry.exchange import ImportCounts, import_export
 from loadmaster_registry.records import CollectionType, DataId, DatasetRef, DatasetType
 from loadmaster_registry.skymap import load_sky_map
 from loadmaster_registry.store import Registry
 from loadmaster_registry.times import instant_ns, written_ns
 from loadmaster_registry.timespan import MAX_NS, MIN_NS, Timespan
-from loadmaster_registry.universe import Universe, load_universe
+from loadmaster_registry.universe import load_universe
 from loadmaster_registry.where import check_where
 from loadmaster_staging.backbone import Backbone
 from loadmaster_staging.ingest import IngestReport, Mode, OnError, ingest
 from loadmaster_staging.instrument import load_instrument
 
 from .asking import Asked, Collections, clustering_of, format_files, names_of, request_of
-from .config import REPOSITORY_FILE, Site, read_repository, read_site, write_repository
+from .beginning import begin_repository
+from .config import Site, read_repository, read_site
 from .house import House
 from .metadata import check_flagged, flag_table, keys_of, metadata_rows
 from .objects import Objects, with_collection
@@ -76,18 +77,7 @@ class Repo:
         RegistryError
             If `folder` holds a repository already.
         """
-        folder = Path(folder).expanduser()
-        universe = load_universe(*universe_extensions)
-        if (folder / REPOSITORY_FILE).exists():
-            raise RegistryError(
-                what=f"{str(folder)!r} is a repository already",
-                where=str(folder.resolve()),
-                why=f"there is a {REPOSITORY_FILE}",
-                todo="use it as it is, or choose another folder",
-            )
-        (folder / "files").mkdir(parents=True, exist_ok=True)
-        _begin_registry(folder.resolve() / "registry.sqlite3", universe)
-        write_repository(folder, "registry.sqlite3", "files")  # last: it makes the folder a repository
+        begin_repository(Path(folder).expanduser(), load_universe(*universe_extensions))
         return cls(folder)
 
     def close(self) -> None:
@@ -478,7 +468,9 @@ class Repo:
         folder, is_new = begin_run(
             self.registry, self.place.runs, plan.planned, plan.request_digest, rebase=rebase
         )
-        return Run(self.registry, self.backbone, folder, where, self.place.destinations, is_resumed=not is_new)
+        return Run(
+            self.registry, self.backbone, folder, where, self.place.destinations, is_resumed=not is_new
+        )
 
     def run(
         self,
@@ -688,13 +680,3 @@ def _instant_ns(instant: Instant, unbounded: int) -> int:
     if instant is None:
         return unbounded
     return written_ns(instant) if isinstance(instant, str) else instant_ns(instant)
-
-
-def _begin_registry(path: Path, universe: Universe) -> None:
-    """Create the registry, or take the one that an interrupted `Repo.init` left."""
-    try:
-        Registry.create(str(path), universe).close()
-    except RegistryError:
-        with Registry.open(str(path)) as left:
-            if left.universe != universe or left.collections() or left.dataset_types():
-                raise

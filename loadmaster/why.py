@@ -30,7 +30,7 @@ def explained(repo: Repo, quantum: str, plan: Plan | None, collections: tuple[st
         if plan is None:
             return why(now, find_recorded(now, quantum), collections)
         place = find_quantum(plan, quantum)
-        return why(now, planned_facts(plan, plan.quantum(place.task, place.row)), collections)
+        return why(now, planned_facts(now, plan, plan.quantum(place.task, place.row)), collections)
 
 
 def setting_changes(repo: Repo, found: Why, plan: Plan | None) -> dict[str, dict[str, tuple[Any, Any]]]:
@@ -113,7 +113,7 @@ def _input_row(found: InputDifference) -> tuple[str, str, str, str]:
     def side(fact: Any) -> str:
         if fact is None:
             return _ABSENT
-        return f"{fact.id} ({_digest(fact.checksum)})" if fact.id else "to be made first"
+        return f"{fact.id} ({_digest(fact.content)})" if fact.id else "to be made first"
 
     which = f"{found.connection}: {found.dataset_type} {_data_id(found.data_id)}"
     what = "input (same content)" if found.kind == "same content" else "input"

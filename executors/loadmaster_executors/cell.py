@@ -15,7 +15,7 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,7 +26,7 @@ from loadmaster_staging.software import Software
 from loadmaster_staging.watch import Attempt, Watch
 
 from .evidence import Verdict, ended_by, tail
-from .folder import JobFolder
+from .folder import JobFolder, Noted
 from .quantum import run_quantum
 
 _ALL_DESCRIPTORS = 1 << 20
@@ -42,6 +42,7 @@ class Ran:
     tried: tuple[Attempt, ...]  # what it may not do
     wall_s: float
     cpu_s: float
+    contents: Mapping[str, Noted] = field(default_factory=dict)  # of what it wrote, by path
 
 
 class Cell:
@@ -103,7 +104,7 @@ class Cell:
         found = Verdict(*answer["verdict"])
         if self._watch is None and self._sandbox is not None and self.mode == "enforce" and found.refused:
             tried = self._sandbox.attempts_of(found.refused)
-        return Ran(found, tried, time.monotonic() - began, answer["cpu_s"])
+        return Ran(found, tried, time.monotonic() - began, answer["cpu_s"], answer["contents"])
 
     def close(self) -> None:
         """See the process gone, and all that it left behind."""
@@ -238,7 +239,8 @@ def _be_child(
             before = _cpu_s()
             found = run_quantum(quanta[order["index"]], order["index"], folder, channel.take_descriptor())
             verdict = [getattr(found, name) for name in Verdict.__slots__]
-            channel.send({"verdict": verdict, "cpu_s": round(_cpu_s() - before, 6)})
+            cpu_s = round(_cpu_s() - before, 6)
+            channel.send({"verdict": verdict, "cpu_s": cpu_s, "contents": folder.take_contents()})
     except BaseException:
         traceback.print_exc()
         os._exit(_EXIT_BROKEN)

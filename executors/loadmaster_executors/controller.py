@@ -14,7 +14,7 @@ from loadmaster_registry.errors import StageError
 from loadmaster_registry.store import Registry
 from loadmaster_staging.backbone import Backbone
 from loadmaster_staging.destinations import Destination, deliveries
-from loadmaster_staging.harvest import Harvested, Reported, harvest, open_run
+from loadmaster_staging.harvest import Harvested, Reported, drop_unused_shards, harvest, open_run
 from loadmaster_staging.location import join
 from loadmaster_staging.manifest import Manifest, Report, Staging
 from loadmaster_staging.stage import clear_folder, read_report
@@ -203,8 +203,9 @@ class _Controller:
             self._tell(Progress(dict(zip(STATE_NAMES, counts, strict=True))))
 
     def tidy(self) -> None:
-        """Remove the empty folders of the staging area."""
+        """Remove the empty folders of the staging area, and what lives that were killed had begun to pack."""
         self._backbone.remove_staged(self._manifests.staging_url)
+        drop_unused_shards(self._registry, self._backbone, self._run.run, self._run.token)
 
     def _take_up(self) -> None:
         """Take over the attempts of an earlier life: still running, reported, or to be made again."""

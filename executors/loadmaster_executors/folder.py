@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 
 from loadmaster_staging.junk import Undeclared, pack, undeclared_files
 from loadmaster_staging.manifest import OutputFile, QuantumSpec, local_names
@@ -14,6 +15,8 @@ from loadmaster_staging.stage import WrittenFile, signature
 
 FOLDERS = ("out", "log", "work", "tmp")  # beside `in`, and `made` where there are several quanta
 _MADE = "made"
+Noted = tuple[str, Sequence[int]]  # digest of a file's content, signature of the file then
+_NOTHING: Mapping[str, Noted] = MappingProxyType({})
 
 
 class JobFolder:
@@ -29,6 +32,7 @@ class JobFolder:
         self.memory: list[int] = []  # descriptors of what quanta hand on in memory
         # Names below `root` that are no undeclared files, or not any more.
         self._known = {f"out/{path.name}" for file in outputs for path in self.places(file).values()}
+        self._contents: dict[str, Noted] = {}
         self._is_shared = len(quanta) > 1
         self._frozen: dict[Path, tuple[int, ...]] = {}
 
@@ -52,10 +56,19 @@ class JobFolder:
         places = [path for file in spec.outputs for path in self.places(file).values()]
         return [path for path in places if os.path.lexists(path)]
 
-    def written(self, spec: QuantumSpec) -> list[WrittenFile]:
-        """Return the declared outputs that are there, in all their formats."""
+    def note(self, path: Path, content: str) -> None:
+        """Remember the digest of a file's content, and how the file is of which that is true."""
+        self._contents[str(path)] = (content, signature(path))
+
+    def take_contents(self) -> dict[str, Noted]:
+        """Return what was noted since this was last asked."""
+        contents, self._contents = self._contents, {}
+        return contents
+
+    def written(self, spec: QuantumSpec, contents: Mapping[str, Noted] = _NOTHING) -> list[WrittenFile]:
+        """Return the declared outputs that are there, in all their formats, with what was noted of them."""
         return [
-            WrittenFile(file.dataset_id, path, part)
+            WrittenFile(file.dataset_id, path, part, _content(path, contents))
             for file in spec.outputs
             if all(_is_written(path, file) for path in self.places(file).values())
             for part, path in self.places(file).items()
@@ -119,6 +132,12 @@ def log_path(root: Path, index: int) -> Path:
 def _is_written(path: Path, file: OutputFile) -> bool:
     """Whether there is a file, and no link to elsewhere; an elided one may be in memory."""
     return path.is_file() and (file.is_elided or not path.is_symlink())
+
+
+def _content(path: Path, contents: Mapping[str, Noted]) -> str:
+    """Return the digest of a file's content; "" where none was noted, or the file was written once more."""
+    content, before = contents.get(str(path), ("", ()))
+    return content if _is_still(path, tuple(before)) else ""
 
 
 def _is_still(path: Path, before: tuple[int, ...]) -> bool:

@@ -36,7 +36,7 @@ def finish(
     found = _judged(ran, spec, folder, mode)
     written: list[WrittenFile] = []
     if found.status in ("succeeded", "missing_output"):
-        written = folder.settle(folder.written(spec))
+        written = folder.settle(folder.written(spec, ran.contents))
     if found.status == "succeeded":
         folder.readable.update((file.dataset_id, file.path) for file in written if not file.part)
     undeclared = folder.undeclared(index)

@@ -17,7 +17,7 @@ from loadmaster_staging.manifest import Manifest, to_json
 from loadmaster_staging.stage import clear_folder
 
 from .executor import Ended, RunPlace
-from .job import thread_limits
+from .job import EXIT_NO_REPORT, thread_limits
 from .lease import end_holders, holder
 
 _START_S = 120  # imports of a run's tasks from a cold disk
@@ -247,7 +247,8 @@ class _Worker:
         if news["news"] != "ended" or self.job is None:
             return None
         usage = {"cpu_s": news["cpu_s"], "peak_memory_mib": news["peak_memory_mib"]}
-        ended = Ended(self.job.token, news["returncode"], folder=self.folder, **usage)
+        why = self.last_words() if news["returncode"] == EXIT_NO_REPORT else ""
+        ended = Ended(self.job.token, news["returncode"], why, self.folder, **usage)
         self.job = self.folder = None
         return ended
 

@@ -49,7 +49,7 @@ def _class_of(ended: Ended) -> tuple[Status, str, str]:
     if ended.returncode is None:
         return "node_lost", "", ended.why
     if ended.returncode == EXIT_NO_REPORT:
-        return "stage_out_failed", "", "the job could not write its report"
+        return "stage_out_failed", "", f"the job could not write its report: {ended.why}"
     found = ended_by(ended.returncode)
     return found.status, found.error, found.message
 

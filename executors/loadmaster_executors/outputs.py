@@ -30,7 +30,7 @@ def label(spec: QuantumSpec, folder: JobFolder) -> None:
     for file in spec.outputs:
         path = folder.outputs[file.dataset_id]
         if file.connection in labelled and path.is_file():
-            write_label(path, provenance_of(file, spec, folder.readable))
+            folder.note(path, write_label(path, provenance_of(file, spec, folder.readable)))
 
 
 def provenance_of(file: OutputFile, spec: QuantumSpec, readable: Collection[str]) -> FileProvenance:

@@ -143,6 +143,7 @@ def _output_handles(connection: Connection, spec: QuantumSpec, folder: JobFolder
             memory=folder.memory if file.is_elided else None,
             recipes=recipes_of(file, connection, spec, folder),
             python_type=connection.python_type,
+            note=folder.note,
         )
         for file in _outputs_of(connection, spec)
     ]

@@ -41,7 +41,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "query-collections": ("query", "List collections and what chains hold."),
         "query-dimension-records": ("query", "List the records of one dimension element."),
         "dataset": ("dataset", "Look at single datasets."),
-        "unpack": ("unpack", "Unpack undeclared files that `--junk keep` brought home."),
+        "unpack": ("unpack", "Unpack undeclared files that `--junk keep` brought home into a new folder."),
         "what-is": ("what_is", "Say what a file is, what made it, and from what, by its header alone."),
         "query-flags": ("flag", "List what is flagged, since when, and why."),
         "check-where": ("check", "Check an expression without running it."),
@@ -54,14 +54,17 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Work": {
         "pipeline": ("pipeline", "Look at pipelines."),
         "plan": ("work", "Plan what a pipeline will do, and show it."),
-        "show": ("show", "Show a plan: its tasks and dataset types, some quanta, one quantum or job."),
+        "show": (
+            "show",
+            "Show a plan: its tasks and dataset types, some quanta, shards, one quantum or job.",
+        ),
         "estimate": ("estimate", "Estimate what a plan costs: core hours, wall time, bytes, files, scratch."),
         "replan": ("replan", "Plan again what a plan asked for, and show what is different."),
         "submit": ("work", "Start the run of a saved plan and wait for it."),
         "run": ("work", "Plan, submit and wait; after an interruption, go on."),
         "status": ("work", "Say how far runs are."),
         "report": ("work", "Say what a run did, and why what failed failed."),
-        "log": ("log", "Show what a quantum said."),
+        "log": ("log", "Show what a quantum wrote to stdout and stderr."),
         "why": ("why", "Say why a quantum is run: what differs from the nearest earlier one."),
     },
     "Site": {

@@ -135,7 +135,9 @@ def _job_options() -> Iterator[_Option]:
 def submit_options(command: _Command) -> _Command:
     """Add the options that say how a plan is run."""
     rebase_help = "Put the output on other inputs than those from which its older runs were made."
-    junk_help = "What becomes of files that tasks write and nobody declared: keep packs them, a dataset a quantum."
+    junk_help = (
+        "What becomes of files that tasks write and nobody declared: keep packs them, a dataset a quantum."
+    )
     for option in (
         click.option("--rebase", is_flag=True, help=rebase_help),
         click.option(

@@ -1,6 +1,6 @@
 """What a running task holds: its inputs to read, its outputs to write; light, the job runner imports it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -79,6 +79,7 @@ class OutputHandle:
         default_factory=dict
     )  # of the file, and of the same in other formats
     python_type: str = ""  # of the storage class; "" to look it up
+    note: Callable[[Path, str], None] | None = None  # is told of each file and the digest of its content
 
     def put(self, obj: Any) -> None:
         """Write `obj` as the storage class says, in all the formats that are asked for.
@@ -91,7 +92,11 @@ class OutputHandle:
         from .storage import write  # here: see `InputHandle.get`
 
         for path, recipe in (self.recipes or {self.path: Recipe()}).items():
-            write(obj, self.storage_class, path, type_=self.python_type, memory=self.memory, recipe=recipe)
+            content = write(
+                obj, self.storage_class, path, type_=self.python_type, memory=self.memory, recipe=recipe
+            )
+            if content and self.note is not None:
+                self.note(path, content)
 
 
 H = TypeVar("H", InputHandle, OutputHandle)

@@ -138,7 +138,7 @@ def write(
     type_: str = "",
     memory: list[int] | None = None,
     recipe: Recipe = _PLAIN,
-) -> None:
+) -> str:
     """Write `obj` to a new file at `path` as storage class `name`; what stands there already stays.
 
     Parameters
@@ -151,6 +151,11 @@ def write(
     recipe : Recipe
         Compression, and what the file is to say of itself.
 
+    Returns
+    -------
+    content : str
+        The checksum that the file would have if it said nothing of itself; "" where it says nothing.
+
     Raises
     ------
     StageError
@@ -159,7 +164,7 @@ def write(
     writer = format_of(_type(name, type_), path, name).write
     new = _new_file(path) if memory is None or not _HAS_MEMORY else _new_memory(path, memory)
     with new as stream:
-        writer(obj, stream, recipe)
+        return writer(obj, stream, recipe) or ""
 
 
 def read_provenance(path: Path) -> FileProvenance | None:

@@ -3,7 +3,7 @@
 An earlier quantum stands for a planned one if both are of one task (by its label) and one data ID, because that is
 handed to the code and names the outputs, and if their code, configuration and declared environment have the same
 digests. By *provenance* their inputs must be the very same datasets. By *content* they may be others, of the same
-type and data ID by the same connection, with the same checksum; what has no checksum is the same only as itself.
+type and data ID by the same connection, with the same digest of content; what has none is the same only as itself.
 Inputs that somebody must make first have neither, so whatever reads them is planned.
 """
 
@@ -203,6 +203,11 @@ def _agreeing(pairs: pl.DataFrame, inputs: pl.DataFrame, read: pl.DataFrame) -> 
     return counted.filter(agree).select(pairs.columns)
 
 
+def content_digest() -> pl.Expr:
+    """Return the digest by which files are compared: what says which run made it is not of a file's content."""
+    return pl.coalesce("content", "checksum").alias("content")
+
+
 def content_classes(registry: Snapshot, frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
     """Tell which datasets have the same content.
 
@@ -214,16 +219,16 @@ def content_classes(registry: Snapshot, frames: Sequence[pl.DataFrame]) -> pl.Da
     Returns
     -------
     classes : DataFrame
-        ``dataset``, ``class``: equal for datasets of one type and data ID with one checksum.
+        ``dataset``, ``class``: equal for datasets of one type and data ID with one digest of content.
     """
     whole = pl.concat([f.select("dataset", "dataset_type") for f in frames]).drop_nulls().unique()
     found = [pl.DataFrame(schema={"dataset": pl.Int64, "class": pl.Int64})]
     for (name,), rows in whole.group_by("dataset_type"):
         ids = registry.data_ids(str(name), rows["dataset"])
-        files = registry.files(ids["dataset"]).select("dataset", "checksum", "size_bytes")
+        files = registry.files(ids["dataset"]).select("dataset", content_digest())
         known = ids.join(files, on="dataset")
         agree = [c for c in known.columns if c != "dataset"]
-        first = pl.when(pl.col("checksum").is_not_null()).then(pl.col("dataset").min().over(agree))
+        first = pl.when(pl.col("content").is_not_null()).then(pl.col("dataset").min().over(agree))
         found.append(known.select("dataset", first.fill_null(pl.col("dataset")).alias("class")))
     return pl.concat(found)
 

@@ -51,7 +51,9 @@ class PlannedDataset:
     checksum: str  # empty where unknown
     exists: bool
     is_elided: bool = False  # handed on in memory inside its job, never stored
-    parts: Mapping[str, str] = field(default_factory=dict)  # the same in other formats: name of each → its path
+    parts: Mapping[str, str] = field(
+        default_factory=dict
+    )  # the same in other formats: name of each → its path
 
 
 @dataclass(frozen=True)

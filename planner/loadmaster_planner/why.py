@@ -12,6 +12,7 @@ from loadmaster_registry.errors import NotFound
 from loadmaster_registry.provenance import QUANTUM_DIGESTS
 from loadmaster_registry.snapshot import Snapshot
 
+from .content import content_digest
 from .earlier import WELL_ENDED
 from .plan import Plan, PlannedQuantum
 
@@ -26,7 +27,7 @@ class InputFact:
     dataset_type: str  # empty, as all else, for what the registry does not hold
     data_id: tuple[tuple[str, int | str], ...]  # required dimensions
     id: str  # empty for what is to be made first
-    checksum: str  # empty where unknown
+    content: str  # digest of the file without what it says of the run that made it; empty where unknown
 
     @property
     def place(self) -> tuple[object, ...]:
@@ -66,8 +67,8 @@ class InputDifference:
             return "added" if self.earlier is None else "gone"
         if not self.now.id:
             return "to be made"
-        both = self.earlier.checksum and self.now.checksum
-        return "same content" if both and self.earlier.checksum == self.now.checksum else "content"
+        both = self.earlier.content and self.now.content
+        return "same content" if both and self.earlier.content == self.now.content else "content"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +101,13 @@ class Why:
         }
 
 
-def planned_facts(plan: Plan, quantum: PlannedQuantum) -> QuantumFacts:
+def planned_facts(now: Snapshot, plan: Plan, quantum: PlannedQuantum) -> QuantumFacts:
     """Return the facts of a quantum of a plan."""
     task = plan.pipeline.tasks[quantum.task]
+    stored = [d.id.bytes for datasets in quantum.inputs.values() for d in datasets if d.exists]
+    known = now.known(pl.Series("id", stored, dtype=pl.Binary).unique())
+    files = now.files(known["dataset"]).select("id", content_digest())
+    contents = {UUID(bytes=id): content for id, content in files.iter_rows()}
     digests = (task.code_digest, task.config_digest, task.environment_digest)
     required = {t.name: t.dimensions for t in plan.header.types}
     return QuantumFacts(
@@ -120,7 +125,7 @@ def planned_facts(plan: Plan, quantum: PlannedQuantum) -> QuantumFacts:
                 d.dataset_type,
                 tuple((name, d.data_id[name]) for name in required[d.dataset_type]),
                 str(d.id) if d.exists else "",
-                d.checksum,
+                contents.get(d.id) or d.checksum,
             )
             for connection, datasets in quantum.inputs.items()
             for d in datasets
@@ -233,11 +238,9 @@ def _recorded_inputs(now: Snapshot, quantum: bytes) -> tuple[InputFact, ...]:
     known: dict[int, tuple[tuple[tuple[str, int | str], ...], str]] = {}
     for (name,), part in read.drop_nulls("dataset").group_by("dataset_type"):
         ids = now.data_ids(str(name), part["dataset"])
-        checksums = now.files(ids["dataset"])["checksum"]
-        rows = zip(ids.iter_rows(named=True), checksums, strict=True)
-        known |= {
-            row.pop("dataset"): (_ordered(now, str(name), row), checksum or "") for row, checksum in rows
-        }
+        contents = now.files(ids["dataset"]).select(content_digest()).to_series()
+        rows = zip(ids.iter_rows(named=True), contents, strict=True)
+        known |= {row.pop("dataset"): (_ordered(now, str(name), row), digest or "") for row, digest in rows}
     return tuple(
         InputFact(
             row["connection"],

@@ -27,7 +27,14 @@ _DROPPED = {  # columns that Rubin has given up
     "exposure": {"group_id"},
 }
 _RENAMED = {"exposure": {"group_name": "group"}}
-_RECORD = ("dataset_id", "data_id", "path", "size_bytes", "checksum")  # the last two only we write
+_RECORD = (
+    "dataset_id",
+    "data_id",
+    "path",
+    "size_bytes",
+    "checksum",
+    "content",
+)  # the last three only we write
 _KEYS_ONLY = ("day_obs", "group")  # once plain columns: their records are made where only others name them
 
 
@@ -37,7 +44,9 @@ class RunDatasets:
 
     dataset_type: str
     run: str
-    rows: pl.DataFrame  # required dimensions, id (Binary), url (as in the file), size_bytes, checksum
+    rows: (
+        pl.DataFrame
+    )  # required dimensions, id (Binary), url (as in the file), size_bytes, checksum, content
 
 
 @dataclass(frozen=True)

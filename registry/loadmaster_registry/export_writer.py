@@ -78,11 +78,11 @@ def _datasets(datasets: RunDatasets) -> Iterator[str]:
     yield "  records:\n"
     for row in datasets.rows.iter_rows(named=True):
         id, path = row.pop("id"), row.pop("url")
-        size, checksum = row.pop("size_bytes", None), row.pop("checksum", None)
+        # Rubin's reader passes over them.
+        ours = {name: row.pop(name, None) for name in ("size_bytes", "checksum", "content")}
         data_id = ", ".join(f"{d}: {_value(v)}" for d, v in row.items())
         keys = {"dataset_id": f"[{_uuid(UUID(bytes=id))}]", "data_id": f"[{{{data_id}}}]"}
-        # Rubin's reader passes over the last two.
-        facts = {"path": path, "size_bytes": size, "checksum": checksum}
+        facts = {"path": path, **ours}
         keys |= {name: _value(fact) for name, fact in facts.items() if fact is not None}
         yield from _record(keys.items())
 

@@ -17,11 +17,11 @@ def stored(now: Snapshot, dataset: pl.Series | None = None) -> pl.DataFrame:
     -------
     rows : DataFrame
         ``dataset`` (Int64), ``id`` (Binary, uuid bytes), ``dataset_type``, ``run`` (names), ``quantum`` (Binary;
-        null where it came from outside), and of its file ``url``, ``size_bytes``, ``checksum``, ``created`` (null
-        without one).
+        null where it came from outside), and of its file ``url``, ``size_bytes``, ``checksum``, ``content``,
+        ``created`` (null without one).
     """
     d, f = now.schema.dataset, now.schema.file
-    facts = (f.c.url, f.c.size_bytes, f.c.checksum, f.c.created)
+    facts = (f.c.url, f.c.size_bytes, f.c.checksum, f.c.content, f.c.created)
     query = sa.select(
         d.c.id.label("dataset"), d.c.uuid.label("id"), d.c.dataset_type, d.c.run, d.c.quantum, *facts
     )
@@ -73,6 +73,16 @@ def files(now: Snapshot, dataset: pl.Series | None = None) -> pl.DataFrame:
     owners = all_rows.select("dataset", "id", "dataset_type", "run")
     with_owners = parts.join(owners, on="dataset").select(names)
     return pl.concat([whole.select(names), with_owners]).sort("dataset", "part")
+
+
+def packed(now: Snapshot, run: str) -> list[str]:
+    """Return the URLs of a run's datasets, and their parts, that are ranges of larger files."""
+    d, number = now.schema.dataset, now.catalog.ids[run]
+    found: list[str] = []
+    for table in (now.schema.file, now.schema.dataset_part):
+        query = sa.select(table.c.url).join_from(d, table, table.c.dataset == d.c.id)
+        found += now.connection.execute(query.where(d.c.run == number, table.c.url.contains("#"))).scalars()
+    return found
 
 
 def trash(now: Snapshot) -> pl.DataFrame:

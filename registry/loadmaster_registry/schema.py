@@ -21,7 +21,12 @@ from .universe import Column, ColumnType, DimensionGroup, Element, Universe
 
 SCHEMA_VERSION = 3  # what this code reads and writes; stored in `meta`
 
-FILE_COLUMNS = (Column("url", "str"), Column("size_bytes", "int"), Column("checksum", "str"))
+FILE_COLUMNS = (
+    Column("url", "str"),
+    Column("size_bytes", "int"),
+    Column("checksum", "str"),
+    Column("content", "str"),  # checksum without the keys of provenance; null: the same as `checksum`
+)
 _ID, _URL = Column("id", "bytes", nullable=False), Column("url", "str", nullable=False)
 PART_COLUMNS = (_ID, Column("name", "str", nullable=False), _URL, *FILE_COLUMNS[1:])
 COPY_COLUMNS = (_ID, Column("destination", "str", nullable=False), _URL, Column("until", "str"))
@@ -164,6 +169,7 @@ class Schema:
             sa.Column("url", _TEXT, nullable=False),
             sa.Column("size_bytes", _COUNT),
             sa.Column("checksum", _TEXT),
+            sa.Column("content", _TEXT),  # what the checksum would be if the file did not say what made it
             sa.Column("created", _TEXT, nullable=False),  # ISO, UTC: when it was registered
         )  # fmt: skip
         # Files of one dataset beside the first: other formats, components. They come and go with it.
@@ -174,6 +180,7 @@ class Schema:
             sa.Column("url", _TEXT, nullable=False),
             sa.Column("size_bytes", _COUNT),
             sa.Column("checksum", _TEXT),
+            sa.Column("content", _TEXT),
         )  # fmt: skip
         # The same bytes at another destination.
         self.dataset_copy = sa.Table(

@@ -281,7 +281,8 @@ class Snapshot:
         -------
         files : DataFrame
             ``dataset``, ``id`` (Binary, uuid bytes), ``run``, ``url`` (null without a file; a relative one is
-            relative to the backbone's root), ``size_bytes``, ``checksum`` (null where unknown).
+            relative to the backbone's root), ``size_bytes``, ``checksum`` (null where unknown), ``content`` (the
+            checksum without the keys of provenance; null where the file has no such keys).
         """
         given = pl.DataFrame({"dataset": dataset.cast(pl.Int64)})
         found = self._numbered(self._schema.dataset.c.id, ("id", "uuid", "run"), given)

@@ -221,9 +221,10 @@ class Transaction(Snapshot):
         ----------
         rows : DataFrame
             Required dimensions, ``id`` (Binary, uuid bytes), and where known ``url``, ``size_bytes``,
-            ``checksum``, ``quantum`` (Binary, what made it).
+            ``checksum``, ``content`` (the checksum without the keys of provenance, where the file has such keys),
+            ``quantum`` (Binary, what made it).
         parts : DataFrame, optional
-            More files of these datasets: ``id``, ``name``, ``url``, ``size_bytes``, ``checksum``.
+            More files of these datasets: ``id``, ``name``, ``url``, ``size_bytes``, ``checksum``, ``content``.
 
         Raises
         ------

@@ -53,7 +53,7 @@ class Backbone:
         path = local_path(root_url)
         self.root_url = root_url.rstrip("/") if "://" in root_url else str(Path(root_url).absolute())
         self._store: _Store = ObjectStore(self.root_url) if path is None else _FileStore()
-        self._shards: dict[tuple[str, str], Shards] = {}
+        self._shards: dict[tuple[str, str, str], Shards] = {}
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -110,8 +110,8 @@ class Backbone:
         with _in_words(f"{path} could not be taken back", final):
             self._store.withdraw(staged, final, checksum)
 
-    def pack(self, folder: str, extension: str, contents: Sequence[bytes]) -> list[str]:
-        """Keep small files in a shard below `folder`, and return the path of each below the root.
+    def pack(self, folder: str, owner: str, extension: str, contents: Sequence[bytes]) -> list[str]:
+        """Keep small files in a shard of `owner` below `folder`, and return the path of each below the root.
 
         What nobody refers to is as good as not there.
 
@@ -121,11 +121,22 @@ class Backbone:
             If they cannot be written.
         """
         place = join(checked_path(folder), SHARD_FOLDER)
-        shards = self._shards.setdefault((folder, extension), Shards(self.url(place), extension))
+        new = Shards(self.url(place), extension, f"{owner}-")
+        shards = self._shards.setdefault((folder, owner, extension), new)
         try:
             return [join(place, name) for name in shards.append(contents)]
         except OSError as error:
             raise _failed(f"{len(contents)} small files could not be kept", self.url(place), error) from error
+
+    def shards(self, folder: str, owner: str) -> list[str]:
+        """Return the paths of all shards of `owner` below `folder`."""
+        place = join(checked_path(folder), SHARD_FOLDER)
+        return [join(place, f"{owner}-{name}") for name in self.names_staged_by(self.url(join(place, owner)))]
+
+    def remove_shard(self, path: str) -> None:
+        """Remove a shard that nobody refers to."""
+        with _in_words("a shard could not be removed", self.url(path)):
+            self._store.remove(self.url(path))
 
     def exists(self, path: str) -> bool:
         """Whether a file is published at `path`, or the shard that it is a piece of."""
@@ -210,6 +221,11 @@ class Backbone:
             return done
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             return done + list(pool.map(act, rest))
+
+
+def run_token(staging_url: str) -> str:
+    """Return the token of the run folder one of whose attempts stages there; see `Backbone.staging_url`."""
+    return staging_url.partition(f"/{STAGING_FOLDER}/")[2].partition("/")[0].rpartition(".")[2]
 
 
 class _Store(Protocol):

@@ -10,7 +10,7 @@ import os
 import random
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
@@ -74,6 +74,16 @@ class Endpoints:
             yield
         finally:
             os.close(descriptor)
+
+    @contextmanager
+    def slots(self, endpoint: str) -> Iterator[int]:
+        """Have all of the endpoint's streams that are free, at least one, and yield how many they are."""
+        with self.slot(endpoint), ExitStack() as others:
+            n_streams = 1
+            while (descriptor := self._free_slot(endpoint)) is not None:
+                others.callback(os.close, descriptor)
+                n_streams += 1
+            yield n_streams
 
     def _free_slot(self, endpoint: str) -> int | None:
         n_slots = 1 if self.health(endpoint).is_suspect else self._streams

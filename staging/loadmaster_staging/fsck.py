@@ -19,7 +19,7 @@ from loadmaster_registry.store import Registry
 from .backbone import STAGING_FOLDER, Backbone
 from .checksum import Measured, algorithm_of, copy, measure
 from .inventory import each, listing, move_aside, size_of
-from .location import join, remote
+from .location import as_os_errors, join, remote
 from .shards import piece_of, read_piece
 
 GRACE_S = 3600.0  # a file without a row that is younger may be on its way into the registry
@@ -240,6 +240,7 @@ def _restored(source: str, path: str, checksum: str, kind: str, backbone: Backbo
     return True
 
 
+@as_os_errors()
 def _brought(source: str, target: str, algorithm: str) -> Measured:
     from_fs, from_path = remote(source)
     to_fs, to_path = remote(target)

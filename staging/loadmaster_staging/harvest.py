@@ -11,13 +11,14 @@ from pathlib import PurePosixPath
 from uuid import UUID
 
 import polars as pl
+from loadmaster_registry import holdings
 from loadmaster_registry.errors import Conflict, NotFound, StageError
 from loadmaster_registry.names import run_folder
 from loadmaster_registry.records import Collection, CollectionType, DatasetType
 from loadmaster_registry.store import Registry
 from loadmaster_registry.transaction import Transaction
 
-from .backbone import Backbone, Gone, NameTaken
+from .backbone import Backbone, Gone, NameTaken, run_token
 from .checksum import algorithm_of, measure
 from .location import staged
 from .machine import (
@@ -44,7 +45,7 @@ from .machine import (
     step,
 )
 from .manifest import Manifest, Outcome, QuantumReport, QuantumSpec, Report, StagedFile
-from .shards import LARGEST_BYTES, SMALL_STORAGE_CLASSES
+from .shards import LARGEST_BYTES, SMALL_STORAGE_CLASSES, piece_of
 from .stage import REPORT_NAME, staged_signature
 
 _QUANTUM_STATUS = {"succeeded": "succeeded", "no_work": "no_work", "missing_output": "partial"}
@@ -115,12 +116,30 @@ def harvest(
     return harvested
 
 
+def drop_unused_shards(registry: Registry, backbone: Backbone, run: str, owner: str) -> None:
+    """Remove the shards that nobody refers to: a harvest that was killed had begun to fill them.
+
+    Parameters
+    ----------
+    owner : str
+        The token of a run folder: whoever calls is the only one who harvests for it, and has come to the end.
+    """
+    if there := backbone.shards(run_folder(run), owner):
+        with registry.snapshot() as now:
+            pieces = map(piece_of, holdings.packed(now, run))
+        used = {piece.shard_url for piece in pieces if piece is not None}
+        for path in sorted(set(there) - used):
+            backbone.remove_shard(path)
+
+
 class _Track:
     """One job on its way: what the machine asks for is done for many jobs at once."""
 
     def __init__(self, job: Reported, types: Mapping[str, DatasetType]) -> None:
         self.job = job
-        self.declared = {file.dataset_id: file for quantum in job.manifest.quanta for file in quantum.deliverables}
+        self.declared = {
+            file.dataset_id: file for quantum in job.manifest.quanta for file in quantum.deliverables
+        }
         self.files = [file for quantum in job.report.quanta for file in quantum.outputs]
         self.small = [file for file in self.files if self._is_small(file, types)]
         small = {file.dataset_id for file in self.small}
@@ -216,16 +235,20 @@ class _Harvest:
         """Make large outputs visible by their names, and keep the small ones of all jobs in a shard."""
         events = self._backbone.each(self._with_large_published, tracks)
         read = self._backbone.each(self._small_contents, tracks)
-        groups: dict[tuple[str, str], list[tuple[_Track, StagedFile, bytes]]] = {}
+        groups: dict[tuple[str, str, str], list[tuple[_Track, StagedFile, bytes]]] = {}
         for i, (track, contents) in enumerate(zip(tracks, read, strict=True)):
             if contents is None:
                 events[i] = self._missed(track, "a small output is gone from the staging area")
             elif isinstance(events[i], Published):
                 for file, content in zip(track.small, contents, strict=True):
-                    key = run_folder(track.job.manifest.run), PurePosixPath(track.path(file)).suffix
+                    folder, owner = (
+                        run_folder(track.job.manifest.run),
+                        run_token(track.job.manifest.staging_url),
+                    )
+                    key = folder, owner, PurePosixPath(track.path(file)).suffix
                     groups.setdefault(key, []).append((track, file, content))
-        for (folder, extension), members in groups.items():
-            paths = self._backbone.pack(folder, extension, [content for _, _, content in members])
+        for key, members in groups.items():
+            paths = self._backbone.pack(*key, [content for _, _, content in members])
             for (track, file, _), path in zip(members, paths, strict=True):
                 track.packed[file.dataset_id] = path
         return events
@@ -402,12 +425,14 @@ _PART_COLUMNS = {
     "url": pl.String,
     "size_bytes": pl.Int64,
     "checksum": pl.String,
+    "content": pl.String,
 }
 _FILE_COLUMNS = {
     "id": pl.String,
     "url": pl.String,
     "size_bytes": pl.Int64,
     "checksum": pl.String,
+    "content": pl.String,
     "quantum": pl.String,
 }
 
@@ -447,7 +472,8 @@ def _datasets(
                 key = run, file.dataset_type
                 data_ids.setdefault(key, []).append(file.data_id)
                 url = packed.get(made.dataset_id, file.path)
-                row = (made.dataset_id, url, made.size_bytes, made.checksum, spec.id)
+                facts = (made.size_bytes, made.checksum, made.content or None)
+                row = (made.dataset_id, url, *facts, spec.id)
                 files.setdefault(key, []).append(row)
     return {key: _dataset_frame(types[key[1]], data_ids[key], rows) for key, rows in files.items()}
 
@@ -455,7 +481,10 @@ def _datasets(
 def _parts(tracks: Sequence[_Track]) -> pl.DataFrame:
     """Return the rows of the files that datasets have beside their own."""
     rows = [
-        (file.dataset_id, file.part, track.path(file), file.size_bytes, file.checksum)
+        (
+            *(file.dataset_id, file.part, track.path(file)),
+            *(file.size_bytes, file.checksum, file.content or None),
+        )
         for track in tracks
         for file in track.files
         if file.part

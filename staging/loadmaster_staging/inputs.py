@@ -4,11 +4,12 @@ Light: the job runner imports this.
 """
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from loadmaster_registry.errors import StageError
 
+from .batch import Batch, Wanted
 from .cache import Cache, DoesNotFit
 from .checksum import Measured, algorithm_of, measure
 from .endpoints import Endpoints
@@ -44,9 +45,10 @@ def stage_in(
     folder.mkdir(parents=True)
     paths = {file.dataset_id: folder / name for file, name in zip(wanted.values(), names, strict=True)}
     place = _Place(folder, staging)
+    left = place.bring_together(wanted.values(), paths)
     _in_parallel(
-        [lambda f=f: place.bring(f, paths[f.dataset_id]) for f in wanted.values()],  # type: ignore[misc]
-        staging.streams if place.is_slow(wanted.values()) else 1,
+        [lambda f=f: place.bring(f, paths[f.dataset_id]) for f in left],  # type: ignore[misc]
+        staging.streams if place.is_slow(left) else 1,
     )
     folder.chmod(0o555)
     return paths
@@ -65,12 +67,28 @@ class _Place:
         endpoints = Path(staging.endpoints) if staging.endpoints else folder.with_name("endpoints")
         self._staging = staging
         self._links = Links(folder, endpoints)
-        self._mover = Mover(Endpoints(endpoints, staging.streams, staging.pause_s), staging.patience_s)
+        known = Endpoints(endpoints, staging.streams, staging.pause_s)
+        self._mover = Mover(known, staging.patience_s)
+        self._batch = Batch(known)
         self._cache = open_cache(staging, endpoints) if staging.transfer == "cache" else None
 
     def is_slow(self, files: Iterable[InputFile]) -> bool:
         """Whether there is more to do than to link small files, so that threads help."""
         return any(f.size_bytes > _LARGE_BYTES or self._is_moved(f) for f in files)
+
+    def bring_together(self, files: Collection[InputFile], paths: Mapping[str, Path]) -> list[InputFile]:
+        """Bring small files many at once; return those that are to be brought one by one."""
+        if self._cache is not None:
+            return list(files)
+        wanted = {
+            file.dataset_id: Wanted(
+                file.url, Measured(file.size_bytes, file.checksum), paths[file.dataset_id]
+            )
+            for file in files
+            if self._is_moved(file) and not self._is_out_of_reach(file)
+        }
+        came = self._batch.brought([file for file in wanted.values() if file.is_small])
+        return [file for file in files if paths[file.dataset_id] not in came]
 
     def bring(self, file: InputFile, target: Path) -> None:
         """Make `target` of a file."""
@@ -86,7 +104,7 @@ class _Place:
         if piece_of(file.url) is not None:
             self._copy((file.url, *file.replicas), file, target)
             return
-        if self._staging.is_offline and self._cache is None and local_path(file.url) is None:
+        if self._is_out_of_reach(file):
             raise _offline(file)
         if self._is_moved(file):
             if self._cache is None or not self._is_cached(file, target, self._cache):
@@ -111,6 +129,9 @@ class _Place:
             what, where, why, todo = error.args
             first = cause.args[2] if isinstance(cause, StageError) else str(cause)
             raise StageError(what, where, f"{file.url}: {first}; {why}", todo) from cause
+
+    def _is_out_of_reach(self, file: InputFile) -> bool:
+        return self._staging.is_offline and self._cache is None and local_path(file.url) is None
 
     def _is_moved(self, file: InputFile) -> bool:
         if self._staging.transfer == "copy" or local_path(file.url) is None:

@@ -24,6 +24,7 @@ _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 
+@as_os_errors()
 def listing(root_url: str) -> pl.DataFrame:
     """List all files below the root, but for what is staged or was moved aside.
 
@@ -39,6 +40,7 @@ def listing(root_url: str) -> pl.DataFrame:
     return pl.DataFrame(data, schema=_LISTED).sort("path")
 
 
+@as_os_errors()
 def signature(url: str) -> str:
     """Return what tells a file from any other that may stand at its place later; "" where there is none."""
     path = local_path(url)
@@ -55,6 +57,7 @@ def signature(url: str) -> str:
     return " ".join(str(info[key]) for key in ("size", *_TAGS) if info.get(key) is not None)
 
 
+@as_os_errors()
 def size_of(url: str) -> int | None:
     """Return the size of a file, wherever it is; -1 where there is none, None where nobody says how large it is.
 
@@ -82,6 +85,7 @@ def _is_no_connection(cause: BaseException | None) -> bool:
     return isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError)
 
 
+@as_os_errors()
 def remove(url: str, signed: str) -> bool:
     """Take a file away for good; False where another one, or none, is there."""
     if not signed or signature(url) != signed:
@@ -96,6 +100,7 @@ def remove(url: str, signed: str) -> bool:
     return True
 
 
+@as_os_errors()
 def move_aside(root_url: str, path: str) -> str:
     """Move a file out of the way, to a name of its own below `ASIDE_FOLDER`, and return its new URL."""
     source = join(root_url, path)

@@ -117,6 +117,7 @@ class QuantumSpec:
     def deliverables(self) -> tuple[OutputFile, ...]:
         """What may come home: the outputs, and undeclared files where they are wanted."""
         return self.outputs if self.junk is None else (*self.outputs, self.junk)
+
     run: str = ""  # of its outputs
 
 
@@ -146,6 +147,7 @@ class StagedFile:
     # What would change if somebody wrote or replaced it after its checksum was taken; () where nothing tells.
     signature: tuple[int | str, ...] = ()
     part: str = ""  # name of the part of the dataset that it is; "" for the dataset's own file
+    content: str = ""  # checksum that it would have without the keys of its provenance; "" where it has none
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,10 +77,13 @@ class Shards:
         Where its shards are.
     extension : str
         Of the files that are put into them, with the dot.
+    prefix : str
+        With what the names of its shards begin.
     """
 
-    def __init__(self, folder_url: str, extension: str) -> None:
+    def __init__(self, folder_url: str, extension: str, prefix: str = "") -> None:
         self._folder_url = folder_url
+        self._prefix = prefix
         self._extension = extension
         self._name = ""
         self._size_bytes = 0
@@ -100,7 +103,7 @@ class Shards:
         self._name = ""  # after a failure nobody knows where the file ends: the next one begins another
         is_new = folder is None or not name or begin >= ROLL_BYTES
         if is_new:
-            name, begin = f"{secrets.token_hex(8)}.shard{self._extension}", 0
+            name, begin = f"{self._prefix}{secrets.token_hex(8)}.shard{self._extension}", 0
         whole = b"".join(contents)
         if folder is None:
             with as_os_errors():

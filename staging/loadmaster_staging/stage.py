@@ -27,6 +27,7 @@ class WrittenFile:
     dataset_id: str
     path: Path
     part: str = ""  # name of the part of the dataset that it is; "" for the dataset's own file
+    content: str = ""  # checksum that it would have without the keys of its provenance; "" where it has none
 
 
 def stage_out(files: Sequence[WrittenFile], staging_url: str, algorithm: str = ALGORITHM) -> list[StagedFile]:
@@ -148,7 +149,8 @@ def _send(file: WrittenFile, staging_url: str, name: str, algorithm: str) -> Sta
         with open(file.path, "rb", buffering=0) as reader:
             measured = _received(reader, target, algorithm)
     kept = staged_signature(url)
-    return StagedFile(file.dataset_id, name, measured.size_bytes, measured.checksum, kept, file.part)
+    size_bytes, checksum = measured.size_bytes, measured.checksum
+    return StagedFile(file.dataset_id, name, size_bytes, checksum, kept, file.part, file.content)
 
 
 def _discard(url: str) -> None:

@@ -112,6 +112,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def done(original: Path, tmp_path: Path) -> Iterator[Survey]:
     """Return a copy of it."""
     shutil.copytree(original, tmp_path / "copy")
+    (tmp_path / "copy" / "backbone").write_text(str(tmp_path / "copy" / "files"))
     survey = Survey.open(tmp_path / "copy")
     yield survey
     survey.registry.close()

@@ -99,7 +99,7 @@ async def _serve(proxy: Proxy, reader: asyncio.StreamReader, writer: asyncio.Str
         return
     upstream_reader, upstream = await asyncio.open_connection(proxy.host, proxy.port)
     connection = _Connection(proxy, reader, writer, upstream_reader, upstream)
-    with suppress(ConnectionError, asyncio.IncompleteReadError):
+    with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
         await connection.carry()
     for end in (writer, upstream):
         with suppress(Exception):

@@ -14,8 +14,8 @@ from loadmaster_staging.manifest import Staging
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "staging"))
 
-from staged_files import web_server  # noqa: E402
-from toy_survey import Survey  # noqa: E402
+from staged_files import web_server
+from toy_survey import Survey
 
 DAY_S = 86_400.0
 Set = Callable[[float], None]

@@ -1,12 +1,14 @@
 """A backbone in an object store behind a bad line: a run ends well, or goes on when it is there again."""
 
 import os
+import signal
+import time
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from proxy import IMPATIENT, Proxy
-from toy_run import REFUSED, command
+from toy_run import REFUSED, command, started
 
 pytestmark = pytest.mark.integration
 
@@ -25,7 +27,7 @@ def run(tmp_path: Path, object_store: str) -> Path:
     return tmp_path
 
 
-def test_a_run_lives_through_a_bad_line_and_goes_on_when_its_store_is_back(
+def test_a_run_lives_through_a_bad_line_and_goes_on_after_it_lost_its_store_or_its_life(
     run: Path, proxy: Proxy, env: dict[str, str]
 ) -> None:
     passing = [
@@ -39,15 +41,19 @@ def test_a_run_lives_through_a_bad_line_and_goes_on_when_its_store_is_back(
         proxy.add("PUT .*u/me/run/all", status=409, code="ConditionalRequestConflict"),
         proxy.add("DELETE .*staging", cut_reply_after=0),
     ]
-    for lost in ("GET .*report", "PUT .*u/me/run/copied"):
-        fault = proxy.add(lost, status=500, times=-1)
-        broken = command("go", run, env=env)
-        assert fault.n_met, lost
-        assert broken.returncode == REFUSED, broken.stderr
-        assert "do: see that the storage" in broken.stderr
-        assert "Traceback" not in broken.stderr
-        assert os.environ["AWS_SECRET_ACCESS_KEY"] not in broken.stderr
-        fault.times = 0
+    gone = proxy.add("GET .*report", status=500, times=-1)
+    broken = command("go", run, env=env)
+    assert broken.returncode == REFUSED, broken.stderr
+    assert "do: see that the storage" in broken.stderr
+    assert "Traceback" not in broken.stderr
+    assert os.environ["AWS_SECRET_ACCESS_KEY"] not in broken.stderr
+    gone.times = 0
+    stuck = proxy.add("PUT .*u/me/run/copied", delay_s=600)
+    with started("go", run, env=env) as victim:
+        while not stuck.n_met and victim.poll() is None:
+            time.sleep(0.02)
+        victim.kill()
+    assert victim.returncode == -signal.SIGKILL
     again = command("go", run, env=env)
     assert again.returncode == 0, again.stderr
     assert [fault.match for fault in passing if not fault.n_met] == []

@@ -1,4 +1,4 @@
-"""Another process writes to a database and does not end: a run waits for it, or says so and goes on when it is told to."""
+"""Another process writes to a database and does not end: a run waits for it, or says so and goes on later."""
 
 import sqlite3
 import threading
@@ -82,10 +82,10 @@ def test_a_registry_that_is_locked_in_the_middle_of_a_run_loses_nothing(
     tmp_path: Path, begun: Begun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun()
-    with monkeypatch.context() as impatient, pytest.raises(RegistryError, match="locked"):
+    with monkeypatch.context() as impatient, locked_once_it_runs(tmp_path / "registry.sqlite3") as progress:
         impatient.setattr(database, "_BUSY_TIMEOUT_S", 0.3)
         survey, run = begun()
-        with locked_once_it_runs(tmp_path / "registry.sqlite3") as progress:
+        with pytest.raises(RegistryError, match="locked"):
             survey.execute(run, progress=progress)
     survey, run = begun()
     assert survey.execute(run).is_good

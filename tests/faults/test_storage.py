@@ -3,13 +3,15 @@
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from loadmaster_executors import controller
 from loadmaster_executors.controller import execute
 from loadmaster_executors.local import LocalExecutor
-from loadmaster_registry.errors import RunError
+from loadmaster_executors.run import RunFolder
+from loadmaster_registry.errors import Error, RunError
 from loadmaster_staging import fsck
 from loadmaster_staging.harvest import Reported
 from loadmaster_staging.location import staged
@@ -45,6 +47,23 @@ def remount(folder: Path, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
 
 
+def fill(path: Path) -> None:
+    """Write until nothing more can be written."""
+    with open(path, "wb", buffering=0) as ballast, suppress(OSError):
+        while ballast.write(b"x" * 4096):
+            pass
+
+
+def what_it_says(survey: Survey, run: RunFolder) -> str:
+    """Return how a run that cannot end well explains itself."""
+    try:
+        found = survey.execute(run)
+    except (Error, OSError) as error:
+        return str(error)
+    assert not found.is_good
+    return str(found.failures)
+
+
 def problems(survey: Survey) -> list[tuple[str, str]]:
     """Return what `fsck --deep` finds, by kind and file."""
     found = fsck.check(survey.registry, survey.backbone, deep=True, grace_s=0.0).problems
@@ -74,14 +93,9 @@ def test_a_disk_that_fills_up_under_the_runs_own_folder_loses_nothing(tmp_path: 
     plan = survey.plan("Total")
     survey.folder = home
     run = survey.begin(plan)
-    with open(home / "ballast", "wb", buffering=0) as ballast, pytest.raises(OSError, match="No space"):
-        while True:
-            ballast.write(b"x" * 4096)
-    try:
-        found = survey.execute(run)
-        assert not found.is_good
-    except (RunError, OSError) as error:
-        assert "full" in str(error) or "No space" in str(error)
+    fill(home / "ballast")
+    told = what_it_says(survey, run)
+    assert "full" in told or "No space" in told
     (home / "ballast").unlink()
     assert survey.execute(run).is_good
     assert survey.contents("total") == TOTAL
@@ -180,3 +194,16 @@ def test_of_two_controllers_of_one_run_one_works_and_the_other_says_who(tmp_path
     assert survey.execute(run, progress=another).is_good
     assert str(os.getpid()) in told[0]
     assert survey.contents("total") == TOTAL
+
+
+def test_of_shards_that_nobody_refers_to_a_run_removes_its_own_at_its_end(tmp_path: Path) -> None:
+    survey = Survey.create(tmp_path, (1, 2, 3))
+    run = survey.begin(survey.plan())
+    for owner in (run.token, "another"):
+        survey.backbone.pack(RUN, owner, ".json", [b"{}"])
+    assert len(problems(survey)) == 2
+    assert survey.execute(run).is_good
+    ((kind, left),) = problems(survey)
+    assert kind == "orphan"
+    assert left in survey.backbone.shards(RUN, "another")
+    assert survey.backbone.shards(RUN, run.token) == []

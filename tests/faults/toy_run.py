@@ -64,13 +64,23 @@ def command(
     what: str, *words: str | Path, env: Mapping[str, str] | None = None, timeout_s: float = 120
 ) -> subprocess.CompletedProcess[str]:
     """Run this file as a process, and return how it ended."""
-    return subprocess.run(
+    with started(what, *words, env=env) as process:
+        try:
+            out, err = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def started(what: str, *words: str | Path, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    """Start this file as a process."""
+    return subprocess.Popen(
         [sys.executable, __file__, what, *map(str, words)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **(env or {})},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=timeout_s,
-        check=False,
     )
 
 

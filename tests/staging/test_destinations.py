@@ -58,7 +58,7 @@ def test_all_files_of_a_dataset_arrive_under_their_own_names(
 
 
 def test_a_small_output_arrives_as_a_file_of_its_own(backbone: Backbone, destination: Destination) -> None:
-    _, piece = backbone.pack("u/run", ".json", [b"{}", b"[1]"])
+    _, piece = backbone.pack("u/run", "cafe", ".json", [b"{}", b"[1]"])
     deliver(given(backbone, "run/m.json", source=piece), backbone, destination, "u/run")
     assert content(destination, "run/m.json") == b"[1]"
 

@@ -114,8 +114,8 @@ def test_a_job_gets_a_piece_as_a_file_of_its_own_read_only_and_verified(folder: 
 
 def test_a_backbone_opens_and_measures_pieces_as_it_does_files(folder: str) -> None:
     backbone = Backbone(folder)
-    one, two = backbone.pack("u/run", ".json", [b"one", b"two"])
-    (three,) = backbone.pack("u/run", ".json", [b"three"])
+    one, two = backbone.pack("u/run", "cafe", ".json", [b"one", b"two"])
+    (three,) = backbone.pack("u/run", "cafe", ".json", [b"three"])
     for path, expected in ((one, b"one"), (two, b"two"), (three, b"three")):
         assert backbone.exists(path)
         with backbone.open(path) as stream:

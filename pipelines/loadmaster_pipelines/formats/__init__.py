@@ -36,11 +36,13 @@ class Format:
     """
 
     read: Callable[[Path, str | None, Parameters], Any]
-    write: Callable[[Any, IO[bytes], Recipe], None]
+    # It returns the digest of what the file would be without the keys of its provenance, if it has any.
+    write: Callable[[Any, IO[bytes], Recipe], str | None]
     components: tuple[str, ...] = ()
     parameters: tuple[str, ...] = ()
     header: Callable[[Path], Mapping[str, Any]] | None = None  # the keys in which it says what it is
-    label: Callable[[Path, FileProvenance], None] | None = None  # writes them into what other software wrote
+    # Writes them into what other software wrote, and returns the digest of that.
+    label: Callable[[Path, FileProvenance], str] | None = None
 
 
 # By type and extension; "*" stands for every extension. A file may be read as several types: that is how the
@@ -94,8 +96,13 @@ def format_of(type_: PythonType, path: Path, name: str) -> Format:
     return format_
 
 
-def write_label(path: Path, provenance: FileProvenance) -> None:
+def write_label(path: Path, provenance: FileProvenance) -> str:
     """Write what it is into the header of a file that other software wrote; nothing else in it changes.
+
+    Returns
+    -------
+    content : str
+        The digest of the file as it would be without such keys.
 
     Raises
     ------
@@ -105,7 +112,7 @@ def write_label(path: Path, provenance: FileProvenance) -> None:
     label = format_of("image", path, "file with a header").label
     if label is None:
         raise unreadable(path, "only into the headers of FITS files can more be written")
-    label(path, provenance)
+    return label(path, provenance)
 
 
 def ending(path: Path) -> str:

@@ -1,16 +1,21 @@
 """Images in FITS files, tile-compressed or not."""
 
+import gzip
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 from astropy.io import fits
+from astropy.io.fits.hdu.compressed import _codecs
 
 from . import Format, Parameters, Recipe, unreadable
-from .fits_headers import add_provenance, label, read_header
+from .fits_headers import label, read_header, write_told
 from .images import COMPONENTS, IMAGE, PLANES, Plane, image_of, planes_of
 from .parts import Box
 
 _LOSSLESS = "GZIP_2"
+# Else each tile has the time in it, and the same image is never the same file again.
+_codecs.gzip_compress = partial(gzip.compress, mtime=0)
 
 
 def _read(path: Path, component: str | None, parameters: Parameters) -> Any:
@@ -37,14 +42,13 @@ def _plane(hdu: Any, primary: Any = None) -> Plane:
     return Plane(header, hdu.shape, cut)
 
 
-def _write(obj: Any, stream: IO[bytes], recipe: Recipe) -> None:
+def _write(obj: Any, stream: IO[bytes], recipe: Recipe) -> str | None:
     planes = planes_of(obj).values()
     if "compression" in recipe.options:
         hdus = fits.HDUList([fits.PrimaryHDU(), *(_compressed(hdu, recipe) for hdu in planes)])
     else:
         hdus = fits.HDUList(list(planes))
-    add_provenance(hdus[0].header, recipe.provenance)
-    hdus.writeto(stream)
+    return write_told(hdus, stream, recipe)
 
 
 def _compressed(hdu: Any, recipe: Recipe) -> Any:

@@ -8,7 +8,7 @@ from astropy.io import fits
 from astropy.table import Table
 
 from . import Format, Parameters, Recipe, not_a, unreadable
-from .fits_headers import add_provenance, read_header
+from .fits_headers import read_header, write_told
 from .parts import columns_of, rows_of
 from .table_meta import with_keys
 
@@ -32,15 +32,14 @@ def _read(path: Path, component: str | None, parameters: Parameters) -> Any:
         return table[columns_of(parameters, table.colnames, path)].copy()
 
 
-def _write(obj: Any, stream: IO[bytes], recipe: Recipe) -> None:
+def _write(obj: Any, stream: IO[bytes], recipe: Recipe) -> str | None:
     if not isinstance(obj, Table):
         raise not_a(obj, "a table (astropy.table.Table)")
     written = io.BytesIO()
     with_keys(obj, None).write(written, format="fits")
     written.seek(0)
     with fits.open(written) as hdus:
-        add_provenance(hdus[0].header, recipe.provenance)
-        hdus.writeto(stream)
+        return write_told(hdus, stream, recipe)
 
 
 TABLE = Format(

@@ -6,7 +6,7 @@ without the rest. Images keep their headers as FITS text, tables theirs as Astro
 
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -18,6 +18,7 @@ from astropy.table.meta import get_header_from_yaml, get_yaml_from_table
 from loadmaster_registry.errors import StageError
 
 from . import Format, Parameters, Recipe, not_a, unreadable
+from .content import digest_of
 from .images import COMPONENTS, IMAGE, Plane, image_of, planes_of
 from .parts import Box, box_of, columns_of, rows_of
 from .table_meta import with_keys
@@ -40,12 +41,15 @@ def _plane(dataset: Any) -> Plane:
     return Plane(fits.Header.fromstring(dataset.attrs[_HEADER], sep="\n"), dataset.shape, cut)
 
 
-def _write_image(obj: Any, stream: IO[bytes], recipe: Recipe) -> None:
+def _write_image(obj: Any, stream: IO[bytes], recipe: Recipe) -> str | None:
     planes = planes_of(obj)
-    with _new(stream, recipe) as file:
+
+    def fill(file: Any) -> None:
         for name, hdu in planes.items():
             dataset = _add(file, name, hdu.data, recipe)
             dataset.attrs[_HEADER] = hdu.header.tostring(sep="\n", padding=False)
+
+    return _written(fill, stream, recipe)
 
 
 def _read_table(path: Path, component: str | None, parameters: Parameters) -> Any:
@@ -79,11 +83,12 @@ def _column(file: Any, number: int, rows: slice) -> Any:
     return values if mask is None else MaskedColumn(values, mask=mask[rows])
 
 
-def _write_table(obj: Any, stream: IO[bytes], recipe: Recipe) -> None:
+def _write_table(obj: Any, stream: IO[bytes], recipe: Recipe) -> str | None:
     if not isinstance(obj, Table):
         raise not_a(obj, "a table (astropy.table.Table)")
     told = with_keys(obj, None)
-    with _new(stream, recipe) as file:
+
+    def fill(file: Any) -> None:
         file[_HEADER] = "\n".join(get_yaml_from_table(told))
         file.create_group(_COLUMNS).attrs["rows"] = len(obj)
         for number, name in enumerate(obj.colnames):
@@ -97,6 +102,8 @@ def _write_table(obj: Any, stream: IO[bytes], recipe: Recipe) -> None:
             if np.ma.isMaskedArray(obj[name]) and np.ma.getmaskarray(obj[name]).any():
                 _add(file, f"{_MASKS}/{number}", np.ma.getmaskarray(obj[name]), recipe)
 
+    return _written(fill, stream, recipe)
+
 
 def _read_array(path: Path, component: str | None, parameters: Parameters) -> Any:
     with _opened(path) as file:
@@ -106,11 +113,10 @@ def _read_array(path: Path, component: str | None, parameters: Parameters) -> An
         return file[_ARRAY][() if box is None else box]
 
 
-def _write_array(obj: Any, stream: IO[bytes], recipe: Recipe) -> None:
+def _write_array(obj: Any, stream: IO[bytes], recipe: Recipe) -> str | None:
     if not isinstance(obj, np.ndarray) or obj.dtype.hasobject or obj.dtype.kind == "U":
         raise not_a(obj, "a numpy array of numbers")
-    with _new(stream, recipe) as file:
-        _add(file, _ARRAY, obj, recipe)
+    return _written(lambda file: _add(file, _ARRAY, obj, recipe), stream, recipe)
 
 
 def _add(file: Any, name: str, values: Any, recipe: Recipe) -> Any:
@@ -143,16 +149,22 @@ def _opened(path: Path) -> Iterator[Any]:
         yield file
 
 
-@contextmanager
-def _new(stream: IO[bytes], recipe: Recipe) -> Iterator[Any]:
-    """Yield a new file that goes to `stream` when it is complete: HDF5 writes to and fro, and reads again."""
-    whole = io.BytesIO()
-    with _h5py().File(whole, "w", libver=("v108", "v110")) as file:
-        if recipe.provenance is not None:
+def _written(fill: Callable[[Any], object], stream: IO[bytes], recipe: Recipe) -> str | None:
+    """Write a new file to `stream` when it is complete: HDF5 writes to and fro, and reads again.
+
+    Return the digest of its content, if it says more of itself than what `fill` puts into it.
+    """
+    whole, content, libver = io.BytesIO(), None, ("v108", "v110")
+    with _h5py().File(whole, "w", libver=libver) as file:
+        fill(file)
+    if recipe.provenance is not None:
+        with whole.getbuffer() as data:
+            content = digest_of(data)
+        with _h5py().File(whole, "r+", libver=libver) as file:
             # As one text: some thousands of attributes take seconds.
             file[_PROVENANCE] = json.dumps(recipe.provenance.keys("."), indent=1)
-        yield file
     stream.write(whole.getbuffer())
+    return content
 
 
 def _h5py() -> Any:

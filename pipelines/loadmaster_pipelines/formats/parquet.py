@@ -3,7 +3,7 @@
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 import polars as pl
@@ -12,6 +12,8 @@ from astropy.table.meta import get_header_from_yaml, get_yaml_from_table
 from loadmaster_registry.errors import StageError
 
 from . import Format, Parameters, Recipe, arrow_schema, not_a, unreadable
+from .content import Tee
+from .parquet_content import ParquetContent
 from .parts import columns_of, rows_of
 from .table_meta import with_keys, without_keys
 
@@ -44,22 +46,40 @@ def _part(path: Path, component: str | None, parameters: Parameters) -> Any:
     return whole.select(columns).collect()
 
 
-def _write_frame(obj: Any, stream: IO[bytes], recipe: Recipe) -> None:
+def _write_frame(obj: Any, stream: IO[bytes], recipe: Recipe) -> str | None:
     if not isinstance(obj, pl.DataFrame):
         raise not_a(obj, "a frame (polars.DataFrame)")
-    _write(obj, stream, recipe, recipe.provenance.keys(".") if recipe.provenance else {})
+    return _write(obj, stream, recipe, recipe.provenance.keys(".") if recipe.provenance else {}, {})
 
 
-def _write(frame: pl.DataFrame, stream: IO[bytes], recipe: Recipe, keys: Mapping[str, Any]) -> None:
-    metadata = {key: str(value) for key, value in keys.items()}
-    if metadata:
-        metadata[arrow_schema.KEY] = arrow_schema.with_metadata(_schema_of(frame), metadata)
+def _write(
+    frame: pl.DataFrame, stream: IO[bytes], recipe: Recipe, keys: Mapping[str, Any], bare: Mapping[str, Any]
+) -> str | None:
+    """Write a frame with metadata; `bare` are those that the file would have if it said nothing of itself."""
+    if recipe.provenance is None:
+        _write_parquet(frame, stream, recipe, _with_schema(frame, bare))
+        return None
+    metadata = _with_schema(frame, keys)
+    content = ParquetContent(metadata, _with_schema(frame, bare))
+    _write_parquet(frame, cast("IO[bytes]", Tee(stream, content)), recipe, metadata)
+    return content.digest()
+
+
+def _with_schema(frame: pl.DataFrame, metadata: Mapping[str, Any]) -> dict[str, str]:
+    texts = {key: str(value) for key, value in metadata.items()}
+    schema = _schema_of(frame)
+    return {**texts, arrow_schema.KEY: arrow_schema.with_metadata(schema, texts) if texts else schema}
+
+
+def _write_parquet(
+    frame: pl.DataFrame, stream: IO[bytes], recipe: Recipe, metadata: Mapping[str, str]
+) -> None:
     frame.write_parquet(
         stream,
         compression=recipe.options.get("compression", "zstd"),
         compression_level=recipe.options.get("level"),
         row_group_size=recipe.options.get("rows_per_group"),
-        metadata=metadata or None,
+        metadata=dict(metadata),
     )
 
 
@@ -96,12 +116,16 @@ def _astropy_column(column: pl.Series) -> Any:
     return MaskedColumn(filled.to_numpy(), mask=column.is_null().to_numpy())
 
 
-def _write_table(obj: Any, stream: IO[bytes], recipe: Recipe) -> None:
+def _write_table(obj: Any, stream: IO[bytes], recipe: Recipe) -> str | None:
     if not isinstance(obj, Table):
         raise not_a(obj, "a table (astropy.table.Table)")
-    told = with_keys(obj, recipe.provenance)
     frame = pl.DataFrame({name: _parquet_column(obj[name]) for name in obj.colnames})
-    _write(frame, stream, recipe, {_ASTROPY: "\n".join(get_yaml_from_table(told))})
+    keys, bare = (_astropy_text(with_keys(obj, told)) for told in (recipe.provenance, None))
+    return _write(frame, stream, recipe, {_ASTROPY: keys}, {_ASTROPY: bare})
+
+
+def _astropy_text(table: Any) -> str:
+    return "\n".join(get_yaml_from_table(table))
 
 
 def _parquet_column(column: Any) -> pl.Series:
