@@ -82,7 +82,7 @@ class _SiteFile(BaseModel):
     cache_bytes: _Size = None
     offline: bool = False
     mirrors: dict[str, list[str]] = {}
-    streams: Annotated[int, Field(ge=1)] = 4
+    streams: Annotated[int, Field(ge=1)] = 8
     patience_s: Annotated[float, Field(ge=0)] = 3600.0
     pause_s: Annotated[float, Field(gt=0)] = 30.0
     checksum: Literal["sha256", "sha512", "sha1", "md5", "blake2b", "blake2s", "sha3_256"] = "sha256"

@@ -30,6 +30,7 @@ LATE_IMPORTS = {
     "pipelines/loadmaster_pipelines/formats/hdf5.py": "h5py is optional, and not missed before a file needs it",
     "pipelines/loadmaster_pipelines/storage.py": "a job is told the types of its files, and need not read the list",
     "pipelines/loadmaster_pipelines/handles.py": "a command-line task never reads through Python, and pays nothing",
+    "staging/loadmaster_staging/batch.py": "a job with local files does not pay for fsspec, threads and web clients",
     "staging/loadmaster_staging/inputs.py": "a job with a few small files does not pay for threads",
     "staging/loadmaster_staging/location.py": "a job with local files does not pay for fsspec",
 }

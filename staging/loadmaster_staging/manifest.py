@@ -47,7 +47,7 @@ class Staging:
     transfer: Transfer = "direct"
     cache: str = ""  # folder of the site's cache
     cache_bytes: int = -1  # what it may hold; -1 for no limit
-    streams: int = 4  # transfers at once from or to one endpoint
+    streams: int = 8  # transfers at once from or to one endpoint
     checksum: str = "sha256"  # of what is written
     sandbox: SandboxMode = "enforce"
     software: tuple[str, ...] = ()  # folders that jobs may read beside the system's and Python's
