@@ -10,15 +10,18 @@ from .request import Request
 
 
 def refuse_missing_init_inputs(
-    registry: Snapshot, pipeline: Pipeline, running: Collection[str], request: Request
+    registry: Snapshot, pipeline: Pipeline, running: Collection[str], done: Collection[str], request: Request
 ) -> None:
     """Raise if a task of the plan wants an init dataset that nothing holds and no task of the plan makes.
 
     Parameters
     ----------
     running : collection of str
-        The tasks that have quanta. What a task without makes must exist where done work is looked for: either all
-        of its quanta are done, or none can run.
+        The tasks that have quanta.
+    done : collection of str
+        The tasks that have quanta which are done. What such a task made must exist where done work is looked for, if
+        nothing of it is left to run. A task of which nothing can run and nothing is done makes no init dataset, and
+        nobody else's stands for it.
     """
     makers = {c.dataset_type: task.label for task in pipeline.tasks.values() for c in task.init_outputs}
     wanted: dict[str, list[str]] = {}
@@ -27,7 +30,7 @@ def refuse_missing_init_inputs(
             if makers.get(c.dataset_type) not in running:
                 wanted.setdefault(c.dataset_type, []).append(label)
     for name, labels in wanted.items():
-        collections = request.skip_existing_in if name in makers else request.inputs
+        collections = _places(makers.get(name), done, request)
         if not _exists(registry, name, collections):
             maker = f"task {makers[name]}, which makes it, has no quanta" if name in makers else ""
             raise PlanError(
@@ -38,6 +41,12 @@ def refuse_missing_init_inputs(
                 ),
                 todo="add the collection that holds it to the inputs, or let the task that makes it run too",
             )
+
+
+def _places(maker: str | None, done: Collection[str], request: Request) -> Sequence[str]:
+    if maker is None:
+        return request.inputs
+    return (*request.skip_existing_in, *request.repair) if maker in done else ()
 
 
 def _exists(registry: Snapshot, dataset_type: str, collections: Sequence[str]) -> bool:

@@ -63,7 +63,8 @@ def make_plan(
         found = _prerequisites(now, pipeline, request, parts)
         graph = freeze_graph(now, parts, found)
         running = [label for label, quanta in graph.quanta.items() if quanta.count]
-        refuse_missing_init_inputs(now, pipeline, running, request)
+        done = {label for part in parts for label, n in part.done.items() if n}
+        refuse_missing_init_inputs(now, pipeline, running, done, request)
         notes = _notes(now, pipeline, request, found.values())
         return _finished(now, pipeline, request, parts, graph, jobs, notes)
 

@@ -1,6 +1,7 @@
 """Parts of a pipeline and what they share: overall inputs constrain, init inputs must exist."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -79,3 +80,19 @@ def test_an_init_input_comes_from_a_task_that_runs(registry: Registry) -> None:
     idle = task("a", "some", "a", made, minimum=2, multiple=True)
     with pytest.raises(PlanError, match="task a, which makes it, has no quanta"):
         quanta(registry, idle, reader)
+
+
+def test_an_earlier_init_dataset_does_not_stand_for_one_of_a_task_of_which_nothing_is_done(
+    registry: Registry,
+) -> None:
+    made = Connection("made", "init_output", "made", "Text")
+    idle = task("a", "some", "a", made, minimum=2, multiple=True)
+    reader = task("b", "some", "b", Connection("made", "init_input", "made", "Text"))
+    with registry.transaction() as txn:
+        txn.register_collection(Collection("prev", CollectionType.RUN))
+        txn.register_dataset_type(DatasetType("made", registry.universe.group(()), "Text"))
+        txn.insert_datasets("made", "prev", pl.DataFrame({"id": [UUID(int=98).bytes], "url": ["there"]}))
+    drawn = Pipeline("drawn", None, {t.label: t for t in (idle, reader)})
+    request = replace(REQUEST, skip_existing="exists", skip_existing_in=("prev",))
+    with pytest.raises(PlanError, match="task a, which makes it, has no quanta"):
+        make_plan(registry, drawn, request)
