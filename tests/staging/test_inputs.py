@@ -2,16 +2,15 @@
 
 import hashlib
 import os
-import resource
 import stat
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import pytest
+from full_disk import largest_file
 from loadmaster_registry.errors import StageError
 from loadmaster_staging.endpoints import troubled
 from loadmaster_staging.inputs import stage_in
@@ -100,16 +99,6 @@ def test_inputs_come_from_an_object_store(tmp_path: Path, staging: Staging) -> N
     assert stage_in([file], tmp_path / "job" / "in", staging)["id"].read_bytes() == b"far"
     with pytest.raises(StageError, match="4 were promised"):
         stage_in([InputFile("c", "id", "raw", {}, url, 4, "")], tmp_path / "job2" / "in", staging)
-
-
-@contextmanager
-def largest_file(size_bytes: int) -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_disk_that_is_full_is_told_and_is_no_fault_of_the_source(tmp_path: Path) -> None:

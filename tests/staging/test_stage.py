@@ -2,13 +2,11 @@
 
 import hashlib
 import os
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from full_disk import largest_file
 from loadmaster_registry.errors import StageError
 from loadmaster_staging.checksum import measure
 from loadmaster_staging.manifest import Report
@@ -55,16 +53,6 @@ def test_a_report_of_another_attempt_is_none(tmp_path: Path) -> None:
     write_report(REPORT, str(tmp_path / "s"))
     assert read_report(str(tmp_path / "s"), "token") == REPORT
     assert read_report(str(tmp_path / "s"), "other") is None
-
-
-@contextmanager
-def largest_file(size_bytes: int) -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_disk_that_is_full_is_told(tmp_path: Path) -> None:
